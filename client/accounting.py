@@ -1,0 +1,410 @@
+"""How much privacy a sequence of noisy releases costs, and how much noise a budget needs.
+
+Everything that this project releases under record-level differential privacy is a Poisson-sampled
+Gaussian mechanism: DP-SGD steps with sampling rate q < 1, and noisy metrics as its case q = 1.  So
+one description, :class:`Segment`, serves both and they compose in one accountant.
+
+Two accountants are run and compared:
+
+* PRV: numerical composition of privacy loss random variables (Gopi, Lee, Wutschitz, "Numerical
+  Composition of Differential Privacy", 2021, arXiv:2106.02848), on Opacus' building blocks.
+  Opacus composes only the direction in which a record is *removed*.  That the other direction is
+  never worse is proven for one step, not for a composition (Lebeda, Regehr, Kamath, Steinke,
+  "Avoiding Pitfalls for Privacy Accounting of Subsampled Mechanisms under Composition", 2024), so
+  both are composed here and the larger result counts.
+* RDP: Rényi differential privacy of the sampled Gaussian (Mironov, Talwar, Zhang, 2019,
+  arXiv:1908.10530), converted as in Balle et al., 2020 (arXiv:1905.09982, theorem 21).
+
+Both give upper bounds; the smaller one that is trustworthy is reported.  Values never lie below
+the true epsilon, up to floating-point error, which delta / 1000 of slack covers for delta >= 1e-10.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+from opacus.accountants.analysis import rdp as opacus_rdp
+from opacus.accountants.analysis.prv import (
+    DiscretePRV,
+    Domain,
+    PoissonSubsampledGaussianPRV,
+    TruncatedPrivacyRandomVariable,
+    compose_heterogeneous,
+    compute_safe_domain_size,
+    discretize,
+)
+from scipy.fft import next_fast_len
+from scipy.optimize import brentq
+from scipy.special import ndtr
+
+from common.errors import UserError
+
+Array = npt.NDArray[np.float64]
+
+# Rényi orders: dense where training lies, sparse and far for the very noisy and the nearly exact.
+_ORDERS: tuple[float, ...] = (
+    1.01,
+    1.02,
+    1.05,
+    *(1 + tenth / 10 for tenth in range(1, 100)),
+    *range(11, 64),
+    *(64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512),
+)
+# The PRV's proven error, relative to epsilon: added to its estimate, so also what it over-counts.
+_RELATIVE_ERROR = 0.002
+_LARGEST_MESH = 2**20
+# calibrate() stops when the noise multiplier is this close above the smallest admissible one, and
+# aims this far below the target, so that rounding between nearly equal compositions (the last
+# rounds of a run, reserved one by one) never exceeds a target that the whole run meets.
+_SIGMA_TOLERANCE = 1e-3
+_TARGET_MARGIN = 5e-4
+_LARGEST_SIGMA = 1e6
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """``steps`` runs of the Poisson-sampled Gaussian mechanism, add/remove one record.
+
+    ``noise_multiplier`` is the noise's standard deviation over the L2 sensitivity of the sum that
+    is released (0 means no noise, so no privacy); ``sample_rate`` is the probability with which
+    each record takes part in a step, independently of all others.  A noisy metrics release is the
+    case ``sample_rate=1``: the plain Gaussian mechanism.
+
+    Assumes Poisson sampling: batches of a fixed size are *not* covered by this bound.
+
+    Raises:
+        ValueError: if a value is outside its range.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0):
+            raise ValueError(f"noise_multiplier is {self.noise_multiplier}, not a number >= 0")
+        if not 0 <= self.sample_rate <= 1:
+            raise ValueError(f"sample_rate is {self.sample_rate}, not between 0 and 1")
+        if self.steps != int(self.steps) or self.steps < 0:
+            raise ValueError(f"steps is {self.steps}, not a whole number >= 0")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that may be spent: (epsilon, delta) differential privacy in all."""
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon is {self.epsilon}, not above 0")
+        _check_delta_range(self.delta)
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """An upper bound on epsilon and where it comes from.
+
+    ``value`` is the bound to use; ``accountant`` names the one that gave it; ``prv`` is None when
+    that accountant could not be used, and ``note`` then says why.
+    """
+
+    value: float
+    accountant: Literal["prv", "rdp"]
+    prv: float | None
+    rdp: float
+    note: str = ""
+
+
+def check_delta(delta: float, records: int) -> None:
+    """Refuse a delta that would allow publishing whole records.
+
+    A mechanism that publishes each record with probability delta is (0, delta)-private, so delta
+    must be below one over the number of records.  The message does not tell that number.
+
+    Raises:
+        UserError: if delta is not below 1 / records.
+    """
+    _check_delta_range(delta)
+    if delta * records >= 1:
+        raise UserError(
+            f"delta {delta:g} is not below 1 / number of training records at this partner: "
+            "ask for a smaller delta"
+        )
+
+
+def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """The same composition with as few segments as possible, in a canonical order.
+
+    Equal (noise multiplier, sampling rate) add their steps.  All plain Gaussians (rate 1) become
+    one step, exactly: k Gaussians of noise multipliers s_i compose to a single one of
+    1 / sqrt(sum 1 / s_i^2) (Dong, Roth, Su, "Gaussian Differential Privacy", 2019).
+    """
+    steps: dict[tuple[float, float], int] = {}
+    for segment in segments:
+        if segment.steps > 0 and segment.sample_rate > 0:
+            key = (float(segment.noise_multiplier), float(segment.sample_rate))
+            steps[key] = steps.get(key, 0) + int(segment.steps)
+    gaussians = sorted((s, k) for (s, q), k in steps.items() if q == 1.0)
+    merged = [Segment(s, q, k) for (s, q), k in steps.items() if q < 1.0]
+    if gaussians:
+        if gaussians[0][0] == 0:
+            merged.append(Segment(0.0, 1.0, 1))
+        else:
+            precision = math.fsum(k / s**2 for s, k in gaussians)
+            merged.append(Segment(1 / math.sqrt(precision), 1.0, 1))
+    return tuple(sorted(merged))
+
+
+def epsilon(segments: Sequence[Segment], delta: float) -> Epsilon:
+    """Upper bound on the epsilon, at ``delta``, of all ``segments`` composed (adaptively).
+
+    PRV is used unless it fails on its discretisation, is not finite, or contradicts RDP (RDP is an
+    upper bound, so PRV's proven lower end may not lie above it); then RDP, and ``note`` says so.
+    No segments cost 0; a segment without noise costs infinity.
+
+    Raises:
+        ValueError: if delta is not between 0 and 1.
+    """
+    _check_delta_range(delta)
+    return _epsilon(merge(segments), float(delta))
+
+
+def rdp_epsilon(segments: Sequence[Segment], delta: float) -> float:
+    """Upper bound by RDP alone: looser than :func:`epsilon` and much faster."""
+    _check_delta_range(delta)
+    return _rdp(merge(segments), float(delta))
+
+
+def within(segments: Sequence[Segment], budget: Budget) -> bool:
+    """Whether ``segments`` composed stay within ``budget``.
+
+    RDP answers when it can, since it is an upper bound; PRV decides the rest.
+    """
+    if rdp_epsilon(segments, budget.delta) <= budget.epsilon:
+        return True
+    return epsilon(segments, budget.delta).value <= budget.epsilon
+
+
+def calibrate(
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    spent: Sequence[Segment] = (),
+    *,
+    dataset: str = "",
+) -> float:
+    """Smallest noise multiplier that keeps ``spent`` plus the new steps within the target.
+
+    The result lies at most 0.1 % above the smallest one for which the reported epsilon is below
+    0.9995 of the target, and never exceeds the target.  ``dataset`` only makes errors clearer.
+
+    Raises:
+        UserError: if nothing is left, or no noise multiplier up to a million is enough.
+        ValueError: if an argument is outside its range.
+    """
+    _check_delta_range(delta)
+    if not target_epsilon > 0:
+        raise ValueError(f"target epsilon is {target_epsilon}, not above 0")
+    if steps < 1 or not 0 < sample_rate <= 1:
+        raise ValueError(f"nothing to calibrate: sample rate {sample_rate}, {steps} steps")
+    return _calibrate(
+        float(target_epsilon), float(delta), float(sample_rate), int(steps), merge(spent), dataset
+    )
+
+
+@lru_cache(maxsize=256)
+def _calibrate(
+    target: float, delta: float, rate: float, steps: int, spent: tuple[Segment, ...], dataset: str
+) -> float:
+    of_dataset = f" on data set {dataset!r}" if dataset else ""
+    already = _epsilon(spent, delta).value
+    if already >= target:
+        raise UserError(
+            f"nothing is left of the budget: epsilon {already:.4g} of {target:.4g} "
+            f"is spent{of_dataset}"
+        )
+    goal = target * (1 - _TARGET_MARGIN)
+
+    def composed(sigma: float) -> tuple[Segment, ...]:
+        return merge((*spent, Segment(sigma, rate, steps)))
+
+    # By RDP first: cheap, and its answer is an upper end, because PRV never needs more noise.
+    high = _upper_bracket(lambda sigma: _rdp(composed(sigma), delta) <= goal)
+    if high is not None:
+        low = high / 2
+        while _rdp(composed(low), delta) <= goal:
+            low, high = low / 2, low
+        while high / low > 1.01:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if _rdp(composed(middle), delta) <= goal else (middle, high)
+    else:
+        high = _upper_bracket(lambda sigma: _epsilon(composed(sigma), delta).value <= goal)
+    if high is None:
+        raise UserError(
+            f"epsilon {target:.4g} cannot be met{of_dataset}: {already:.4g} of it is spent, and "
+            f"{steps} more steps at sampling rate {rate:.4g} need more noise than is useful; "
+            "ask for a larger epsilon or fewer steps"
+        )
+    return _tighten(lambda sigma: _epsilon(composed(sigma), delta).value, high, goal)
+
+
+def _upper_bracket(enough: Callable[[float], bool]) -> float | None:
+    """The first power of four from 1/4 to a million that is ``enough`` noise, or None."""
+    sigma = 0.25
+    while sigma <= _LARGEST_SIGMA:
+        if enough(sigma):
+            return sigma
+        sigma *= 4
+    return None
+
+
+def _tighten(spends: Callable[[float], float], high: float, goal: float) -> float:
+    """Smallest sigma with ``spends(sigma) <= goal``, from ``high``, which satisfies it.
+
+    Brent's method on (log sigma, log epsilon), which is nearly straight, so that few evaluations
+    are needed; the root is then moved to the safe side.
+    """
+
+    def excess(log_sigma: float) -> float:
+        spent = spends(math.exp(log_sigma))
+        return math.log(min(max(spent, 1e-12), 1e12) / goal)
+
+    upper = math.log(high)
+    lower, step, at_upper = upper - 0.03, 0.03, excess(upper)
+    while (at_lower := excess(lower)) <= 0:
+        # Extrapolate to a little beyond the root.
+        slope = max((at_lower - at_upper) / step, 1e-3)
+        upper, at_upper = lower, at_lower
+        step = min(max(-1.2 * at_lower / slope, 0.01), 0.7)
+        lower = upper - step
+    sigma = math.exp(brentq(excess, lower, upper, xtol=_SIGMA_TOLERANCE / 4))
+    while spends(sigma) > goal:
+        sigma *= 1 + _SIGMA_TOLERANCE / 2
+    return sigma
+
+
+@lru_cache(maxsize=1024)
+def _epsilon(merged: tuple[Segment, ...], delta: float) -> Epsilon:
+    if not merged:
+        return Epsilon(0.0, "prv", 0.0, 0.0)
+    by_rdp = _rdp(merged, delta)
+    if any(segment.noise_multiplier == 0 for segment in merged):
+        return Epsilon(math.inf, "rdp", None, math.inf, "a release without noise")
+    try:
+        lower, upper = _prv(merged, delta, by_rdp)
+        if upper < 0.8 * by_rdp:
+            # The error was chosen relative to RDP's bound, which is far off: choose it again.
+            lower, upper = _prv(merged, delta, upper)
+    except (ArithmeticError, ValueError, RuntimeError, IndexError, MemoryError) as failure:
+        return Epsilon(by_rdp, "rdp", None, by_rdp, f"PRV failed ({failure}), so RDP is used")
+    if not (math.isfinite(lower) and math.isfinite(upper)):
+        return Epsilon(by_rdp, "rdp", None, by_rdp, "PRV is not finite, so RDP is used")
+    if lower > by_rdp:
+        note = f"PRV says at least {lower:.6g}, above RDP's bound, so RDP is used"
+        return Epsilon(by_rdp, "rdp", None, by_rdp, note)
+    upper = max(upper, 0.0)
+    if upper <= by_rdp:
+        return Epsilon(upper, "prv", upper, by_rdp)
+    return Epsilon(by_rdp, "rdp", upper, by_rdp, "RDP is the smaller bound here")
+
+
+def _rdp(merged: tuple[Segment, ...], delta: float) -> float:
+    if not merged:
+        return 0.0
+    total: Array = np.zeros(len(_ORDERS))
+    for segment in merged:
+        total = total + segment.steps * _rdp_per_step(segment.sample_rate, segment.noise_multiplier)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        # The best order may be the last one; the bound holds all the same.
+        warnings.simplefilter("ignore")
+        value, _ = opacus_rdp.get_privacy_spent(orders=list(_ORDERS), rdp=list(total), delta=delta)
+    return max(float(value), 0.0)
+
+
+@lru_cache(maxsize=4096)
+def _rdp_per_step(rate: float, sigma: float) -> Array:
+    if sigma == 0:
+        return np.full(len(_ORDERS), np.inf)
+
+    def at(order: float) -> float:
+        try:
+            value = float(opacus_rdp.compute_rdp(q=rate, noise_multiplier=sigma, steps=1,
+                                                 orders=float(order)))
+        except (ArithmeticError, ValueError):
+            # The series of some fractional orders loses all digits: do without that order.
+            return math.inf
+        return value if math.isfinite(value) and value >= 0 else math.inf
+
+    with np.errstate(all="ignore"):
+        return np.array([at(order) for order in _ORDERS])
+
+
+class _AddedRecord:
+    """Privacy loss log(Q/P) under Q, where Q = N(0, s^2) and P = (1-q) N(0, s^2) + q N(1, s^2).
+
+    The direction in which a record is added, for Opacus' discretisation, which has the other one.
+    """
+
+    def __init__(self, sample_rate: float, noise_multiplier: float) -> None:
+        self.sample_rate = sample_rate
+        self.noise_multiplier = noise_multiplier
+
+    def cdf(self, t: npt.ArrayLike) -> Array:
+        q, sigma = self.sample_rate, self.noise_multiplier
+        # log(Q/P) <= t exactly where P/Q = 1 - q + q exp((2x - 1) / (2 s^2)) >= exp(-t).
+        ratio = (np.exp(-np.asarray(t, dtype=np.float64)) + q - 1) / q
+        reached = ratio > 0
+        x = sigma**2 * np.log(np.where(reached, ratio, 1.0)) + 0.5
+        return cast(Array, np.where(reached, ndtr(-x / sigma), 1.0))
+
+
+def _prv(merged: tuple[Segment, ...], delta: float, rough: float) -> tuple[float, float]:
+    """Proven lower and upper end of epsilon: the larger of the two directions."""
+    delta_error = delta / 1000
+    steps = [segment.steps for segment in merged]
+    removed = [PoissonSubsampledGaussianPRV(s.sample_rate, s.noise_multiplier) for s in merged]
+    added = [_AddedRecord(s.sample_rate, s.noise_multiplier) for s in merged]
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        error = _RELATIVE_ERROR * min(rough, 400.0)
+        half_width = compute_safe_domain_size(
+            prvs=removed, max_self_compositions=steps, eps_error=error, delta_error=delta_error
+        )
+        # Mesh size from the error, or, where that mesh would be too long, the error from the mesh.
+        per_mesh = math.sqrt(sum(steps) * math.log(12 / delta_error) / 2)
+        error = max(error, per_mesh * 2 * half_width / _LARGEST_MESH)
+        domain = _domain(half_width, error / per_mesh)
+        ends = [
+            _compose(prvs, steps, domain).compute_epsilon(delta, delta_error, error)
+            for prvs in (removed, added)
+        ]
+    return max(float(low) for low, _, _ in ends), max(float(high) for _, _, high in ends)
+
+
+def _domain(half_width: float, mesh: float) -> Domain:
+    """At least [-half_width, half_width], with a mesh point on 0 and a length fit for the FFT."""
+    half = int(next_fast_len(math.ceil(half_width / mesh) + 1, real=True))
+    return Domain(t_min=-(half - 1) * mesh, t_max=half * mesh, size=2 * half)
+
+
+def _compose(prvs: Sequence[Any], steps: list[int], domain: Domain) -> DiscretePRV:
+    discrete = [
+        discretize(TruncatedPrivacyRandomVariable(prv, domain.t_min, domain.t_max), domain)
+        for prv in prvs
+    ]
+    return compose_heterogeneous(dprvs=discrete, num_self_compositions=steps)
+
+
+def _check_delta_range(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise ValueError(f"delta is {delta}, not between 0 and 1")

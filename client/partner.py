@@ -1,0 +1,108 @@
+"""One partner: its name, its rows, its ledger, its policy.
+
+In simulation all of it follows from the run's configuration and a partition number.  In deployment
+it comes from the partner's own machine, and the configuration is only a request.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from client.partition import PartnerShare, partition
+from client.policy import Policy
+from common.config import Config, from_json
+from common.data.load import training_table
+from common.data.split import split_partner
+from common.data.table import Table
+from common.errors import UserError
+from common.files import private_directory
+
+# Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
+# a coordinator's configuration and never seeds its noise.
+SIMULATION_VARIABLE = "FEDACCORD_SIMULATION"
+
+
+@dataclass(frozen=True)
+class Partner:
+    """`seed` is set in simulation only: deployed noise comes from the operating system."""
+
+    name: str
+    train: Table
+    validation: Table
+    directory: Path
+    cache: Path
+    policy: Policy
+    seed: int | None
+
+    @property
+    def ledger(self) -> Path:
+        """Where the privacy ledger of this partner's data set lies."""
+        return self.directory / "ledger.sqlite"
+
+
+def simulated_shares(config: Config) -> tuple[Table, list[PartnerShare]]:
+    """The rows that simulated partners share, and who gets which of them."""
+    assert config.run.cache_dir is not None
+    table = training_table(config.data, Path(config.run.cache_dir))
+    return table, partition(table, config.partition, config.run.seed)
+
+
+@lru_cache(maxsize=1)
+def _shares_of(config_json: str) -> tuple[Table, list[PartnerShare]]:
+    return simulated_shares(from_json(config_json))
+
+
+def simulated(config: Config, config_json: str, index: int) -> Partner:
+    """Partner number `index` of a simulation."""
+    table, shares = _shares_of(config_json)
+    share = shares[index]
+    assert config.run.dir is not None and config.run.cache_dir is not None
+    train, validation = split_rows(table.select(share.indices), config)
+    return Partner(
+        name=share.name,
+        train=train,
+        validation=validation,
+        directory=private_directory(Path(config.run.dir) / "partners" / share.name),
+        cache=private_directory(Path(config.run.cache_dir)),
+        policy=Policy.permissive(config.privacy.epsilon, config.privacy.delta),
+        seed=config.run.seed,
+    )
+
+
+def split_rows(rows: Table, config: Config) -> tuple[Table, Table]:
+    """A partner's training and validation rows: disjoint, so that their privacy costs do not add
+    up (parallel composition)."""
+    parts = split_partner(rows, config.data.validation_fraction, config.run.seed)
+    return rows.select(parts.train), rows.select(parts.validation)
+
+
+def in_simulation() -> bool:
+    """Whether this process was started by `fedaccord simulate`."""
+    return os.environ.get(SIMULATION_VARIABLE) == "1"
+
+
+def check_rows(name: str, rows: int, config: Config) -> None:
+    """Refuse what cannot be trained privately, before anything is trained.
+
+    Raises UserError when a batch is larger than the data set or delta is not below 1/N.
+    """
+    if rows < config.train.batch:
+        raise UserError(
+            f"partner {name}: has {rows} training rows, fewer than train.batch="
+            f"{config.train.batch}; lower train.batch or give it more rows"
+        )
+    if config.private and config.privacy.delta >= 1 / rows:
+        raise UserError(
+            f"partner {name}: privacy.delta={config.privacy.delta:g} is not below 1/N with "
+            f"N={rows} training rows; choose less than {1 / rows:.1e}"
+        )
+
+
+def group_values(table: Table) -> dict[str, np.ndarray]:
+    """The group columns of a table, [n] of str each."""
+    return {name: np.asarray(values, dtype=str) for name, values in table.groups.items()}

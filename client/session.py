@@ -1,0 +1,115 @@
+"""From a Flower message to a function's arguments and back, with what a process can keep.
+
+A simulation worker lives for the whole run and serves many partners: the network is built once and
+the latest partners stay open.  A deployed process serves one message, and everything that is worth
+keeping is on its disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from flwr.app import Context, Message, RecordDict
+
+from client.partner import Partner, in_simulation, simulated
+from common import messages
+from common.config import Config, from_json, validate
+from common.device import Device, pick_device
+from common.errors import UserError
+from common.features import Examples, prepare
+from common.messages import MessageError, Refusal, Report, Request
+from common.model import Network, build
+
+log = logging.getLogger(__name__)
+OPEN_PARTNERS = 64
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a message handler needs."""
+
+    config: Config
+    partner: Partner
+    network: Network
+    device: Device
+    train: Examples
+    validation: Examples
+
+
+Handler = Callable[[Session, Request, RecordDict], RecordDict]
+
+
+@lru_cache(maxsize=1)
+def _network(config_json: str) -> Network:
+    config = from_json(config_json)
+    return build(config.model, tuple(config.data.labels), config.run.seed)
+
+
+@lru_cache(maxsize=OPEN_PARTNERS)
+def _open(config_json: str, index: int) -> Session:
+    config = validate(from_json(config_json))
+    torch.set_num_threads(threads_per_worker(config))
+    partner = simulated(config, config_json, index)
+    network = _network(config_json)
+    device = pick_device(config.model.precision)
+    for part in (network.embeddings, network.lower, network.suffix):
+        part.to(device.device)
+
+    def examples(table: object) -> Examples:
+        rows = partner.train if table == "train" else partner.validation
+        return prepare(rows.texts, rows.labels, network, config.model, device, partner.cache)
+
+    return Session(config, partner, network, device, examples("train"), examples("validation"))
+
+
+def threads_per_worker(config: Config) -> int:
+    """Cores divided by worker processes, so that workers do not fight over them."""
+    cores = os.cpu_count() or 1
+    return max(1, cores // (config.run.workers or cores))
+
+
+def open_session(context: Context) -> Session:
+    """The session behind a Flower context.
+
+    Raises UserError when the configuration is wrong or this process may not serve it.
+    """
+    if not in_simulation():
+        raise UserError("this partner has no partner.yaml: start it with `fedaccord partner start`")
+    return _open(str(context.run_config["config"]), int(context.node_config["partition-id"]))
+
+
+def answer(message: Message, context: Context, handler: Handler) -> Message:
+    """Run `handler` and wrap what it returns, or the reason why it could not.
+
+    An unexpected error is answered with its type alone: its text might quote a row.
+    """
+    began = time.perf_counter()
+    name = "?"
+    try:
+        session = open_session(context)
+        name = session.partner.name
+        request = messages.unpack(message.content)
+        if not isinstance(request, Request):
+            raise MessageError("not a request")
+        content = handler(session, request, message.content)
+        body = messages.unpack(content)
+        if isinstance(body, Report):
+            timed = replace(body, message_seconds=time.perf_counter() - began)
+            content[messages.HEADER] = messages.pack(timed)[messages.HEADER]
+    except (UserError, MessageError) as error:
+        content = messages.pack(Refusal(name, str(error)))
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+        log.error("internal error: %s at %s", type(error).__name__, where)
+        content = messages.pack(
+            Refusal(name, f"internal error at the partner: {type(error).__name__} at {where}")
+        )
+    return Message(content, reply_to=message)

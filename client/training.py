@@ -1,0 +1,253 @@
+"""Local training: a few optimiser steps on Poisson-sampled batches, private or not.
+
+Privacy argument of `train` with a clipping norm C, noise multiplier z and sampling rate q: each
+step releases sum_i clip(g_i, C) + N(0, (zC)^2 I), divided by the *expected* batch size, a public
+constant.  Adding or removing one record changes the sum by at most C in l2 norm, and the record
+takes part with probability q, so each step is one Poisson-subsampled Gaussian mechanism with the
+parameters that the ledger records (Abadi et al. 2016; Mironov et al. 2019).  Per-example gradients
+are brought to float32 before their norm is taken, so that bf16 arithmetic cannot loosen the bound.
+Everything that leaves besides the parameters is independent of the rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.utils.batch_memory_manager import BatchMemoryManager
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+from opacus.utils.uniform_sampler import UniformWithReplacementSampler
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from common.config import TrainConfig
+from common.device import Device
+from common.features import Batch, Examples, Ints
+from common.model import Network, unmoved
+
+
+@dataclass(frozen=True)
+class Privacy:
+    """How one message's gradients are made private."""
+
+    noise_multiplier: float
+    clip: float
+    clipping: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`delta` per trainable tensor; `examples` expected through forward and backward."""
+
+    delta: dict[str, Tensor]
+    examples: float
+    seconds: float
+
+
+class PoissonBatches(Sampler[list[int]]):
+    """Poisson-sampled logical batches whose rows are ordered by length.
+
+    Order inside a batch changes nothing for DP-SGD, and lets the physical batches that
+    BatchMemoryManager cuts from it hold rows of similar length, hence little padding.
+    """
+
+    def __init__(
+        self, lengths: Ints, sample_rate: float, steps: int, generator: torch.Generator
+    ) -> None:
+        self.lengths = lengths
+        self.sampler = UniformWithReplacementSampler(
+            num_samples=len(lengths), sample_rate=sample_rate, generator=generator, steps=steps
+        )
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self.sampler:
+            yield sorted(rows, key=lambda row: int(self.lengths[row]))
+
+
+def _same(batch: Batch) -> Batch:
+    return batch
+
+
+def _optimizer(
+    parameters: Sequence[nn.Parameter], config: TrainConfig
+) -> torch.optim.SGD | torch.optim.Adam:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
+
+
+class _Forward(nn.Module):
+    """What Opacus wraps: the network's trained part behind one `forward(batch)`."""
+
+    def __init__(self, network: Network, examples: Examples) -> None:
+        super().__init__()
+        self.suffix = network.suffix
+        self._call = lambda batch: examples.logits(network, batch)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch."""
+        return self._call(batch)
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    return Batch(
+        batch.inputs.to(device, non_blocking=True),
+        batch.mask.to(device, non_blocking=True),
+        batch.labels.to(device, non_blocking=True),
+        batch.indices,
+    )
+
+
+def _private_hooks(
+    model: _Forward, optimizer: DPOptimizer, loader: DataLoader[Batch], device: Device, size: int
+) -> None:
+    """Per-example gradients from Opacus' hooks, clipped and noised by its DPOptimizer."""
+    module = GradSampleModule(model, loss_reduction="sum", strict=False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    try:
+        with BatchMemoryManager(
+            data_loader=loader, max_physical_batch_size=size, optimizer=optimizer
+        ) as physical:
+            for batch in physical:
+                if len(batch) == 0:
+                    for p in parameters:
+                        p.grad_sample = torch.zeros((0, *p.shape), device=p.device)
+                else:
+                    moved = _to(batch, device.device)
+                    with device.autocast():
+                        logits = module(moved)
+                    nn.functional.cross_entropy(
+                        logits.float(), moved.labels, reduction="sum"
+                    ).backward()
+                    for p in parameters:
+                        p.grad_sample = p.grad_sample.float()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+    finally:
+        module.remove_hooks()
+
+
+def _private_ghost(
+    model: _Forward,
+    optimizer: DPOptimizerFastGradientClipping,
+    loader: DataLoader[Batch],
+    device: Device,
+    size: int,
+) -> None:
+    """Ghost clipping (Li et al. 2022): norms without per-example gradients, two backward passes.
+
+    Runs in float32: Opacus takes the norms in the dtype of the activations, and a bf16 norm would
+    bound the sensitivity only to about one percent.
+    """
+    module = GradSampleModuleFastGradientClipping(
+        model, max_grad_norm=optimizer.max_grad_norm, use_ghost_clipping=True,
+        loss_reduction="mean", strict=False,
+    )
+    criterion = DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
+    try:
+        with BatchMemoryManager(
+            data_loader=loader, max_physical_batch_size=size, optimizer=optimizer
+        ) as physical:
+            for batch in physical:
+                if len(batch) == 0:
+                    for p in optimizer.params:
+                        p.grad = torch.zeros_like(p)
+                else:
+                    moved = _to(batch, device.device)
+                    if moved.inputs.is_floating_point():
+                        moved = replace(moved, inputs=moved.inputs.float())
+                    criterion(module(moved), moved.labels).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+    finally:
+        module.remove_hooks()
+
+
+def _plain(
+    model: _Forward,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader[Batch],
+    device: Device,
+    size: int,
+    expected: float,
+) -> None:
+    """The same steps without clipping and noise."""
+    batches: Sampler[list[int]] = loader.batch_sampler  # type: ignore[assignment]
+    examples: Examples = loader.dataset  # type: ignore[assignment]
+    for rows in batches:
+        for start in range(0, len(rows), size):
+            moved = _to(examples.__getitems__(rows[start : start + size]), device.device)
+            with device.autocast():
+                logits = model(moved)
+            loss = nn.functional.cross_entropy(logits.float(), moved.labels, reduction="sum")
+            (loss / expected).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+
+def train(
+    network: Network,
+    examples: Examples,
+    start: Mapping[str, Tensor],
+    config: TrainConfig,
+    sample_rate: float,
+    privacy: Privacy | None,
+    sampling: torch.Generator,
+    noise: torch.Generator,
+    device: Device,
+) -> Trained:
+    """Take `config.local_steps` steps from `start` and return the change of each tensor.
+
+    Every row enters a batch independently with probability `sample_rate`; gradients are divided by
+    the expected batch size, `sample_rate * len(examples)`.  With `privacy`, each row's gradient is
+    clipped to `privacy.clip` and Gaussian noise of `noise_multiplier * clip` is added to the sum.
+
+    Raises RuntimeError when a trainable tensor did not move at all, which means that some part of
+    the model was silently cut off from its gradient.
+    """
+    network.suffix.to(device.device)
+    network.write(start)
+    network.suffix.train()
+    model = _Forward(network, examples)
+    parameters = list(network.trainable().values())
+    expected = sample_rate * len(examples)
+    loader: DataLoader[Batch] = DataLoader(
+        examples,  # type: ignore[arg-type]
+        batch_sampler=PoissonBatches(
+            np.asarray(examples.lengths), sample_rate, config.local_steps, sampling
+        ),
+        collate_fn=_same,
+    )
+    inner = _optimizer(parameters, config)
+    began = time.perf_counter()
+    if privacy is None:
+        _plain(model, inner, loader, device, config.physical_batch, expected)
+    else:
+        kind = DPOptimizerFastGradientClipping if privacy.clipping == "ghost" else DPOptimizer
+        optimizer = kind(
+            inner,
+            noise_multiplier=privacy.noise_multiplier,
+            max_grad_norm=privacy.clip,
+            expected_batch_size=expected,
+            loss_reduction="mean",
+            generator=noise,
+        )
+        run = _private_ghost if privacy.clipping == "ghost" else _private_hooks
+        run(model, optimizer, loader, device, config.physical_batch)
+    seconds = time.perf_counter() - began
+    network.suffix.eval()
+    after = network.read()
+    if still := unmoved(start, after):
+        raise RuntimeError(f"training did not move {', '.join(still[:3])} ({len(still)} tensors)")
+    delta = {name: after[name] - start[name] for name in start}
+    return Trained(delta, expected * config.local_steps, seconds)

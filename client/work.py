@@ -1,0 +1,152 @@
+"""What a partner does with each kind of message."""
+
+from __future__ import annotations
+
+import secrets
+from importlib.metadata import version
+
+import torch
+from flwr.app import RecordDict
+
+from client.accounting import Segment, calibrate
+from client.ledger import Budget, Ledger
+from client.partner import check_rows, group_values
+from client.session import Session
+from client.training import Privacy, train as train_locally
+from common import messages
+from common.evaluation import Evaluation, evaluate as evaluate_on
+from common.files import sha256_text
+from common.messages import Prepared, Report, Request
+from common.seeds import system_generator, torch_generator
+
+
+def sample_rate(session: Session) -> float:
+    """The probability with which each row enters a batch."""
+    return session.config.train.batch / len(session.train)
+
+
+def noise_multiplier(session: Session, run: str) -> float:
+    """Noise for the worst case, in which this partner is sampled in every round of the run.
+
+    Solved for the run's own epsilon and for what the data set's lifetime budget has left beside
+    all other runs; the larger noise is used.  0 without privacy.
+    """
+    config = session.config
+    if not config.private:
+        return 0.0
+    privacy, steps = config.privacy, config.run.rounds * config.train.local_steps
+    rate = sample_rate(session)
+    with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
+        others = tuple(ledger.spent(other_than=run))
+    own = calibrate(privacy.epsilon, privacy.delta, rate, steps)
+    lifetime = session.partner.policy.budget
+    if not others and lifetime.epsilon >= privacy.epsilon and lifetime.delta >= privacy.delta:
+        return own
+    return max(own, calibrate(lifetime.epsilon, privacy.delta, rate, steps, others))
+
+
+def prepare(session: Session, request: Request, content: RecordDict) -> RecordDict:
+    """Check everything that could refuse later, and say who this is."""
+    check_rows(session.partner.name, len(session.train), session.config)
+    return messages.pack(
+        Prepared(
+            partner=session.partner.name,
+            fingerprint=session.network.fingerprint,
+            version=version("fedaccord"),
+            examples=float(len(session.train)),
+            noise_multiplier=noise_multiplier(session, request.run),
+        )
+    )
+
+
+def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
+    """Evaluate the incoming global model on the validation rows."""
+    session.network.write(messages.arrays(content))
+    return messages.pack(_report(session, _measure(session), request.run))
+
+
+def train(session: Session, request: Request, content: RecordDict) -> RecordDict:
+    """Evaluate the incoming model, reserve the spend, train, commit, reply with the change."""
+    config, partner = session.config, session.partner
+    start = messages.arrays(content)
+    session.network.write(start)
+    measured = _measure(session)
+    check_rows(partner.name, len(session.train), config)
+    rate = sample_rate(session)
+    sigma = noise_multiplier(session, request.run)
+    sampling, noise = _generators(session, request)
+
+    def steps() -> RecordDict:
+        trained = train_locally(
+            session.network,
+            session.train,
+            start,
+            config.train,
+            rate,
+            Privacy(sigma, config.privacy.clip, config.privacy.clipping) if sigma > 0 else None,
+            sampling,
+            noise,
+            session.device,
+        )
+        report = _report(session, measured, request.run, trained.examples, trained.seconds)
+        return messages.pack(report, trained.delta)
+
+    if not config.private:
+        return steps()
+    digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
+    # In simulation the noise is a function of the seed, so repeating a round after a crash
+    # releases the very same numbers and costs nothing.  In deployment every release is new.
+    nonce = "" if partner.seed is not None else secrets.token_hex(16)
+    with Ledger.open(partner.ledger, partner.name) as ledger:
+        reservation = ledger.reserve(
+            run=request.run,
+            release=f"{request.run}/{request.round}/{digest[:32]}/{nonce}",
+            segments=[Segment(sigma, rate, config.train.local_steps)],
+            delta=config.privacy.delta,
+            what=f"round {request.round}: {config.train.local_steps} training steps",
+            cap=Budget(partner.policy.budget.epsilon, partner.policy.budget.delta),
+        )
+        reply = steps()
+        ledger.commit(reservation)
+    return reply
+
+
+def _generators(session: Session, request: Request) -> tuple[torch.Generator, torch.Generator]:
+    """Streams for batch sampling and for noise; both must be secret for the guarantee to hold."""
+    seed, name = session.partner.seed, session.partner.name
+    if seed is None:
+        return system_generator(), system_generator()
+    return (
+        torch_generator(seed, "batches", name, request.round),
+        torch_generator(seed, "noise", name, request.round),
+    )
+
+
+def _measure(session: Session) -> Evaluation:
+    groups = group_values(session.partner.validation)
+    return evaluate_on(session.network, session.validation, groups, session.device)
+
+
+def _report(
+    session: Session,
+    measured: Evaluation,
+    run: str,
+    trained_examples: float = 0.0,
+    train_seconds: float = 0.0,
+) -> Report:
+    epsilon = 0.0
+    delta = session.config.privacy.delta
+    if session.config.private:
+        with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
+            epsilon = ledger.epsilon(delta, run=run)
+    return Report(
+        partner=session.partner.name,
+        confusion=measured.confusion.tolist(),
+        groups={name: counts.tolist() for name, counts in measured.groups.items()},
+        loss=measured.loss,
+        examples=float(len(session.train)),
+        epsilon=epsilon,
+        delta=delta if session.config.private else 0.0,
+        trained_examples=trained_examples,
+        train_seconds=train_seconds,
+    )

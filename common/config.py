@@ -1,0 +1,246 @@
+"""The typed configuration: what Hydra composes, what both sides read.
+
+`conf/` holds the values and this module the types, so that a wrong key or type fails when the
+configuration is composed, on the user's machine, and not in round 7 at a partner.  `validate`
+checks ranges and combinations.  A partner treats everything here as a request: it never
+instantiates anything named in the configuration and applies its own policy first.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.data.schema import DataConfig, PartitionConfig, check_data
+from common.errors import UserError
+from common.files import canonical_json, sha256_text
+
+CONFIG_VERSION = 1
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021) on linear layers of the trained encoder layers."""
+
+    r: int = 8
+    alpha: float = 16.0
+    targets: list[str] = field(default_factory=lambda: ["query", "value", "dense"])
+    # "both" trains A and B; "b" freezes the random A (FFA-LoRA, Sun et al. 2024), which makes
+    # averaging factors exact and halves the dimension that noise is added to.
+    factors: str = "both"
+
+
+@dataclass
+class ModelConfig:
+    """Which BERT, which part of it is trained, and how text becomes its input."""
+
+    base: str = "embedded"
+    revision: str | None = None
+    head: str = "mean"
+    # The mean-pooled vector is multiplied by this before the head: it sets the head's share of the
+    # clipped gradient.
+    head_scale: float = 6.0
+    trainable: str = "lora"
+    layers: int = 1
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    max_length: int = 64
+    truncation: str = "left"
+    dropout: float = 0.0
+    precision: str = "auto"
+    prefix_cache: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """What a partner does with one message."""
+
+    local_steps: int = 1
+    batch: int = 512
+    physical_batch: int = 128
+    optimizer: str = "sgd"
+    lr: float = 1.0
+    weight_decay: float = 0.0
+
+
+@dataclass
+class PrivacyConfig:
+    """Record-level differential privacy at every partner; `mode: none` trains without."""
+
+    mode: str = "dp"
+    epsilon: float = 8.0
+    delta: float = 1e-5
+    clip: float = 0.1
+    clipping: str = "hooks"
+
+
+@dataclass
+class RunConfig:
+    """Rounds, sampling, faults, files."""
+
+    rounds: int = 16
+    seed: int = 0
+    dir: str | None = None
+    resume: str | None = None
+    cache_dir: str | None = None
+    # Partners that must have registered before the first round (a simulation fills this in).
+    partners: int = 0
+    # Partners asked in a round: a fraction of those that registered.
+    fraction: float = 1.0
+    # A round closes when all have replied, or at the deadline once this share of them has.
+    quorum: float = 1.0
+    deadline_seconds: float = 3600.0
+    evaluate_every: int = 1
+    keep_checkpoints: int = 2
+    # Stop after this many rounds without a better mean validation loss; 0 never stops early.
+    patience: int = 0
+    # The delivered model averages the global models of the last rounds (Polyak averaging, a
+    # post-processing that costs no privacy): the share of the rounds that enters.
+    average_last: float = 0.0
+    # Simulation only: worker processes (0: one a core) and the share of a GPU that each may use.
+    workers: int = 0
+    gpus_per_worker: float = 0.0
+
+
+@dataclass
+class TrackingConfig:
+    """Where curves go beside `rounds.csv`."""
+
+    tensorboard: bool = True
+
+
+@dataclass
+class Config:
+    """The whole of one run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    strategy: dict[str, Any] = field(default_factory=dict)
+    attack: dict[str, Any] = field(default_factory=dict)
+    run: RunConfig = field(default_factory=RunConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    version: int = CONFIG_VERSION
+
+    @property
+    def private(self) -> bool:
+        """Whether partners train under differential privacy."""
+        return self.privacy.mode == "dp"
+
+
+def from_mapping(tree: Any) -> Config:
+    """Typed config from a composed tree.
+
+    Raises UserError naming the key when a key or a type is wrong.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
+        config = cast(Config, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        raise UserError(describe(error)) from error
+    if config.version != CONFIG_VERSION:
+        raise UserError(
+            f"config version {config.version} is not {CONFIG_VERSION}: "
+            "the other side runs another version of fedaccord; install the same one"
+        )
+    return config
+
+
+def describe(error: OmegaConfBaseException) -> str:
+    """The first line of an OmegaConf error, with the full key in front."""
+    key = error.full_key or "config"
+    first = str(error.msg or error).strip().splitlines()[0]
+    return f"{key}: {first}"
+
+
+def to_json(config: Config) -> str:
+    """The config as one canonical JSON text (what travels in Flower's run config)."""
+    return canonical_json(OmegaConf.to_container(OmegaConf.structured(config), resolve=True))
+
+
+def from_json(text: str) -> Config:
+    """Inverse of `to_json`."""
+    return from_mapping(json.loads(text))
+
+
+def config_hash(config: Config) -> str:
+    """Identity of what a run computes: every setting but where its files are."""
+    tree = json.loads(to_json(config))
+    for key in ("dir", "resume", "cache_dir", "workers", "gpus_per_worker", "keep_checkpoints"):
+        del tree["run"][key]
+    del tree["tracking"]
+    return sha256_text(canonical_json(tree))
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{key}: must be one of {', '.join(allowed)}, got '{value}'")
+
+
+def _between(key: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    if not (low < value if open_low else low <= value) or not value <= high:
+        bracket = "(" if open_low else "["
+        raise UserError(f"{key}: must be in {bracket}{low:g}, {high:g}], got {value:g}")
+
+
+def validate(config: Config) -> Config:
+    """Check ranges and combinations, and return the config.
+
+    Raises UserError with one line that names the key.  What depends on the number of partners or
+    rows is checked where they are known (`strategies` and the partner).
+    """
+    check_data(config.data)
+    infinity = float("inf")
+    model, train, privacy, run = config.model, config.train, config.privacy, config.run
+    _one_of("model.head", model.head, ("mean", "cls"))
+    _one_of("model.trainable", model.trainable, ("lora", "last_k", "full"))
+    _one_of("model.truncation", model.truncation, ("left", "right"))
+    _one_of("model.precision", model.precision, ("auto", "fp32", "bf16"))
+    _one_of("model.lora.factors", model.lora.factors, ("both", "b"))
+    _between("model.layers", model.layers, 0, infinity)
+    _between("model.lora.r", model.lora.r, 1, infinity)
+    _between("model.lora.alpha", model.lora.alpha, 0, infinity, open_low=True)
+    _between("model.max_length", model.max_length, 4, 8192)
+    _between("model.dropout", model.dropout, 0, 0.9)
+    _between("model.head_scale", model.head_scale, 0, infinity, open_low=True)
+    _one_of("train.optimizer", train.optimizer, ("sgd", "adam"))
+    _between("train.local_steps", train.local_steps, 1, infinity)
+    _between("train.batch", train.batch, 1, infinity)
+    _between("train.physical_batch", train.physical_batch, 1, infinity)
+    _between("train.lr", train.lr, 0, infinity, open_low=True)
+    _between("train.weight_decay", train.weight_decay, 0, infinity)
+    _one_of("privacy.mode", privacy.mode, ("dp", "none"))
+    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost"))
+    _between("privacy.epsilon", privacy.epsilon, 0, infinity, open_low=True)
+    _between("privacy.delta", privacy.delta, 0, 0.5, open_low=True)
+    _between("privacy.clip", privacy.clip, 0, infinity, open_low=True)
+    _between("run.rounds", run.rounds, 1, infinity)
+    _between("run.seed", run.seed, 0, 2**62)
+    _between("run.fraction", run.fraction, 0, 1, open_low=True)
+    _between("run.quorum", run.quorum, 0, 1, open_low=True)
+    _between("run.deadline_seconds", run.deadline_seconds, 0, infinity, open_low=True)
+    _between("run.partners", run.partners, 0, infinity)
+    _between("run.evaluate_every", run.evaluate_every, 1, infinity)
+    _between("run.keep_checkpoints", run.keep_checkpoints, 1, infinity)
+    _between("run.patience", run.patience, 0, infinity)
+    _between("run.average_last", run.average_last, 0, 1)
+    _between("run.workers", run.workers, 0, 4096)
+    _between("run.gpus_per_worker", run.gpus_per_worker, 0, 1)
+    if model.trainable == "lora" and not model.lora.targets:
+        raise UserError("model.lora.targets: name at least one kind of linear layer, e.g. [query]")
+    if config.private and train.weight_decay > 0:
+        raise UserError(
+            "train.weight_decay: use 0 under privacy.mode=dp (decay is not part of the clipped "
+            "gradient; regularise at the server instead)"
+        )
+    if config.private and model.dropout > 0 and model.prefix_cache and model.trainable != "full":
+        raise UserError(
+            "model.dropout: the prefix cache is exact only without dropout; set model.dropout=0 or "
+            "model.prefix_cache=false"
+        )
+    return config

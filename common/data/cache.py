@@ -1,0 +1,129 @@
+"""A checked table as one Arrow file that every process of the user maps into memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from common.data.demo import demo_config
+from common.data.files import config_files
+from common.data.schema import FILE_SOURCES, DataConfig, check_data
+from common.data.sources import read
+from common.data.table import Table, Texts
+from common.errors import UserError
+from common.files import private_directory, write_atomic
+
+VERSION = 1  # of the file format and of the rules of reading: a change makes old files unused
+READ_FIELDS = (
+    "source",
+    "path",
+    "encoding",
+    "delimiter",
+    "hub_name",
+    "hub_revision",
+    "hub_split",
+    "columns",
+    "labels",
+)
+
+
+def cached_table(
+    config: DataConfig, cache_dir: Path, path: str | None = None, *, discover: bool = False
+) -> Table:
+    """What ``read`` gives, from ``cache_dir`` if it was read before and no file has changed.
+
+    A file has changed when its path, size or time of change has; the table of its old state is
+    then deleted.  A hub data set is kept until its entry is deleted (or ``hub_revision`` is set
+    to another); a query has no stamp to compare, so a database is read every time.  The folder
+    (0700) and the files (0600) are for the user alone.
+    """
+    check_data(config)
+    if config.source == "demo":
+        config = demo_config(config)
+    try:
+        private_directory(cache_dir)
+    except OSError as error:
+        raise UserError(f"the cache folder {cache_dir} cannot be used: {error.strerror}") from None
+    if config.source == "sql":
+        return read(config, path, discover=discover)
+    name, stamp = _name(config, path, discover), _stamp(config, path)
+    file = cache_dir / f"{name}-{stamp}.arrow"
+    if not file.is_file():
+        table = read(config, path, discover=discover, hub_dir=cache_dir / "hub")
+        _write(table, file)
+        for old in cache_dir.glob(f"{name}-*.arrow"):
+            if old != file:
+                old.unlink(missing_ok=True)
+    return _load(file)
+
+
+def _name(config: DataConfig, path: str | None, discover: bool) -> str:
+    settings = asdict(config)
+    asked = [VERSION, path, discover, *(settings[key] for key in READ_FIELDS)]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+
+
+def _stamp(config: DataConfig, path: str | None) -> str:
+    stamps: list[tuple[str, int, int]] = []
+    if config.source in FILE_SOURCES:
+        for file in config_files(config, path):
+            status = file.stat()
+            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
+
+
+def _write(table: Table, file: Path) -> None:
+    columns = {
+        "text": table.texts.arrow,
+        "label": pa.array(table.labels),
+        "key": pa.array(table.keys),
+        "file": pa.array(table.file_ids),
+        "row": pa.array(table.rows),
+    }
+    columns |= {f"group:{name}": _encode(values) for name, values in table.groups.items()}
+    if table.split is not None:
+        columns["split"] = _encode(table.split)
+    about = {"files": json.dumps(table.files), "labels": json.dumps(table.label_names)}
+    batch = pa.record_batch(columns).replace_schema_metadata(about)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    write_atomic(file, sink.getvalue().to_pybytes(), mode=0o600)
+
+
+def _load(file: Path) -> Table:
+    with pa.memory_map(str(file)) as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    about = batch.schema.metadata
+    groups = {
+        name.removeprefix("group:"): _decode(batch.column(name))
+        for name in batch.schema.names
+        if name.startswith("group:")
+    }
+    return Table(
+        texts=Texts(batch.column("text")),
+        labels=batch.column("label").to_numpy().copy(),  # torch asks for writable memory
+        label_names=tuple(json.loads(about[b"labels"])),
+        groups=groups,
+        split=_decode(batch.column("split")) if "split" in batch.schema.names else None,
+        keys=batch.column("key").to_numpy(),
+        files=tuple(json.loads(about[b"files"])),
+        file_ids=batch.column("file").to_numpy(),
+        rows=batch.column("row").to_numpy(),
+    )
+
+
+def _encode(values: NDArray[np.object_]) -> pa.DictionaryArray:
+    return pa.array(values, pa.string()).dictionary_encode()
+
+
+def _decode(values: pa.DictionaryArray) -> NDArray[np.object_]:
+    names: NDArray[np.object_] = np.array(values.dictionary.to_pylist(), dtype=object)
+    decoded: NDArray[np.object_] = names[values.indices.to_numpy()]
+    return decoded

@@ -1,0 +1,65 @@
+"""What the rest of the program asks for: the partners' rows, the held-out rows, the labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from common.data.cache import cached_table
+from common.data.demo import LABELS
+from common.data.schema import DataConfig
+from common.data.sources import own_test_set
+from common.data.split import hold_out
+from common.data.table import TEST, Table
+from common.errors import UserError
+
+
+def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
+    """The label names in order: those of the config, else those found in the data.
+
+    For the submitter of a simulation, who sees the data of all partners; the answer belongs in
+    ``data.labels`` of the config that everybody gets.
+    """
+    if config.labels:
+        return list(config.labels)
+    if config.source == "demo":
+        return list(LABELS)
+    names = cached_table(config, cache_dir, discover=True).label_names
+    if len(names) < 2:
+        raise UserError(f"column '{config.columns.label}' has one label only: nothing to learn")
+    return list(names)
+
+
+def training_table(config: DataConfig, cache_dir: Path) -> Table:
+    """The rows that the partners of a simulation share: all but the held-out ones."""
+    table = cached_table(config, cache_dir)
+    if own_test_set(config) is not None:
+        return table if table.split is None else table.select(table.split != TEST)
+    if not _holds_out(config, table):
+        return table
+    return table.select(hold_out(table, config)[0])
+
+
+def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
+    """The held-out test rows: the config's own test set, else rows held out of the source.
+
+    None where there is neither: ``test_fraction`` is 0, ``test_rows`` is not set and no row's
+    split is test; or, at the coordinator of a deployment, no source is named at all.  The rows
+    carry no split, so that they can be divided again.
+    """
+    own = own_test_set(config)
+    if own is not None:
+        return replace(cached_table(config, cache_dir, own), split=None)
+    if config.source != "demo" and not (config.sql_query or config.path):
+        return None
+    table = cached_table(config, cache_dir)
+    if not _holds_out(config, table):
+        return None
+    return replace(table.select(hold_out(table, config)[1]), split=None)
+
+
+def _holds_out(config: DataConfig, table: Table) -> bool:
+    marked = table.split is not None and bool(np.any(table.split == TEST))
+    return marked or config.test_rows is not None or config.test_fraction > 0

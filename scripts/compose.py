@@ -1,0 +1,98 @@
+"""Hydra overrides to one typed, validated configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+import conf
+from common.config import Config, describe, from_mapping, validate
+from common.errors import UserError
+from common.files import write_atomic
+
+CONF = Path(conf.__file__).parent
+
+
+def as_group_choice(override: str, root: Path = CONF) -> str:
+    """`strategy.robust=median` as Hydra's group choice `strategy/robust=median`.
+
+    A key is a group when conf/ has a folder of that name; `strategy.robust.f=2` and all other
+    overrides stay as they are.
+    """
+    key, equals, value = override.partition("=")
+    place = root.joinpath(*key.lstrip("+~").split("."))
+    if equals and "." in key and place.is_dir() and not value.startswith("{"):
+        return f"{key.replace('.', '/')}={value}"
+    return override
+
+
+def compose_config(overrides: Sequence[str]) -> Config:
+    """The configuration that `overrides` describe.
+
+    Raises UserError with one line that names the key.
+    """
+    GlobalHydra.instance().clear()
+    # The types first: every file of conf/ and every override is checked against them.
+    ConfigStore.instance().store(name="schema", node=Config)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            tree = compose("config", [as_group_choice(o) for o in overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(_one_line(error)) from error
+    return validate(from_mapping(OmegaConf.to_container(tree)))
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's complaint in one line, with what would have been right."""
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        near = difflib.get_close_matches(cause.full_key, _keys(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{cause.full_key}: there is no such key{hint}"
+    if isinstance(cause, OmegaConfBaseException):
+        return describe(cause)
+    missing = re.search(r"Could not find '([\w/.-]+)/([^/']*)'", str(error))
+    if missing:
+        choices = ", ".join(sorted(p.stem for p in (CONF / missing[1]).glob("*.yaml")))
+        return f"{missing[1].replace('/', '.')}: there is no choice '{missing[2]}'; one of {choices}"
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
+
+
+def _keys() -> list[str]:
+    def walk(tree: DictConfig, prefix: str) -> list[str]:
+        names = []
+        for key, value in tree.items():
+            names.append(f"{prefix}{key}")
+            if isinstance(value, DictConfig):
+                names += walk(value, f"{prefix}{key}.")
+        return names
+
+    return walk(OmegaConf.structured(Config), "")
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    write_atomic(path, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+
+
+def load_config(path: Path) -> Config:
+    """Read what `save_config` wrote.
+
+    Raises UserError when there is no such run.
+    """
+    try:
+        tree: Any = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"run.resume: {path} is not the config.yaml of a run") from error
+    return validate(from_mapping(tree))

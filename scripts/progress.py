@@ -1,0 +1,112 @@
+"""What a person sees while a run goes on, and at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from server.history import RoundRecord
+from server.observers import Silent
+
+
+def percent(value: float | None) -> str:
+    """0.7731 as 77.3 %, a missing value as a dash."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+class Terminal(Silent):
+    """A bar for the partners of the round in progress, and a line for every round done."""
+
+    def __init__(self, console: Console, private: bool) -> None:
+        self.console = console
+        self.private = private
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("partners"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+        )
+        self.task = self.progress.add_task("starting workers", total=None, left="")
+        self.rounds = 0
+        self.first = 1
+        self.began = 0.0
+
+    def __enter__(self) -> Terminal:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def preparing(self, done: int, total: int) -> None:
+        """Partners read their data and fill their caches."""
+        self.progress.update(self.task, description="preparing", completed=done, total=total)
+
+    def started(self, partners: list[str], rounds: int, first_round: int) -> None:
+        """All partners are ready."""
+        self.rounds, self.first, self.began = rounds, first_round, time.monotonic()
+        self.progress.reset(self.task, total=len(partners), description=f"round {first_round}")
+        self.console.print(f"{len(partners)} partners ready: {', '.join(partners)}")
+
+    def replied(self, round_number: int, done: int, total: int) -> None:
+        """One more partner of this round has answered."""
+        self.progress.update(self.task, completed=done, total=total)
+
+    def round_ended(self, record: RoundRecord) -> None:
+        """One line a round."""
+        spent = f"  ε {record.epsilon_max:.2f}" if self.private else ""
+        refused = f"  refused {record.refused}" if record.refused else ""
+        missing = f"  missing {record.missing}" if record.missing else ""
+        self.console.print(
+            f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}"
+            f"{spent}  {record.seconds:.1f} s{refused}{missing}",
+            highlight=False,
+        )
+        done = record.round - self.first + 1
+        left = (time.monotonic() - self.began) / done * (self.rounds - record.round)
+        following = record.round + 1
+        self.progress.reset(
+            self.task,
+            description=f"round {following}" if following <= self.rounds else "final evaluation",
+            left=f"about {left:.0f} s left",
+        )
+
+
+def summary(results: dict[str, Any], private: bool) -> Table:
+    """The table at the end of a run."""
+    final, cost = results["final"], results["cost"]
+    table = Table(title="Result", title_justify="left")
+    table.add_column("partner")
+    for name in ("accuracy", "ε spent", "weight", "refused rounds"):
+        table.add_column(name, justify="right")
+    for name, row in final["partners"].items():
+        table.add_row(
+            name,
+            percent(row["accuracy"]),
+            f"{row['epsilon']:.2f}" if private else "none",
+            percent(row["weight_share"]),
+            str(row["refused_rounds"]),
+        )
+    table.add_section()
+    table.add_row(
+        "mean ± std of partners",
+        f"{percent(final['mean_partner_accuracy'])} ± {100 * final['partner_accuracy_std']:.1f}",
+    )
+    table.add_row("worst partner", percent(final["worst_partner_accuracy"]))
+    table.add_row("held-out test set", percent(final["accuracy"]))
+    for name, row in final["groups"].items():
+        table.add_row(f"  {name}", percent(row["accuracy"]))
+    table.caption = (
+        f"{cost['wall_seconds']:.0f} s, {cost['train_examples_per_second']:.0f} examples/s in "
+        f"training, {cost['bytes_up_per_partner_round'] / 1e3:.0f} kB up per partner and round, "
+        f"{cost['peak_rss_mb'] / 1e3:.1f} GB at the peak"
+    )
+    return table

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Install what is missing and run the main job: eight partners, epsilon = 8, on film reviews.
+# Arguments are passed on, e.g.: bash scripts/quickstart.sh run.rounds=4
+set -euo pipefail
+here="$PWD"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+prepare demo
+cd "$here"
+exec fedaccord simulate "$@"

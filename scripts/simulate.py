@@ -1,0 +1,106 @@
+"""`fedaccord simulate`: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from common.config import Config
+from common.errors import UserError
+from scripts.compose import compose_config, load_config, save_config
+
+ENVIRONMENT = {
+    "FEDACCORD_SIMULATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def default_cache() -> Path:
+    """Where tokenised rows and prefix vectors are kept between runs."""
+    root = os.environ.get("FEDACCORD_CACHE") or Path.home() / ".cache" / "fedaccord"
+    return Path(root)
+
+
+def configure(overrides: Sequence[str]) -> Config:
+    """Compose the run, or read back the one that `run.resume` names."""
+    resume = [o.partition("=")[2] for o in overrides if o.startswith("run.resume=")]
+    if resume and resume[-1] not in ("", "null"):
+        others = [o for o in overrides if not o.startswith("run.resume=")]
+        if others:
+            raise UserError(
+                f"run.resume: a resumed run keeps its configuration; leave out {others[0]}"
+            )
+        directory = Path(resume[-1]).expanduser().absolute()
+        if not directory.is_dir():
+            raise UserError(f"run.resume: there is no run directory {resume[-1]}")
+        config = load_config(directory / "config.yaml")
+        config.run.dir = str(directory)
+        return config
+    config = compose_config(overrides)
+    now = datetime.now()
+    directory = Path(config.run.dir or Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
+    config.run.dir = str(directory.expanduser().absolute())
+    config.run.cache_dir = str(Path(config.run.cache_dir or default_cache()).expanduser().absolute())
+    return config
+
+
+def complete(config: Config) -> Config:
+    """Fill in what only the data knows, and check every partner before anything is started."""
+    from client.partner import check_rows, simulated_shares, split_rows
+    from common.data.load import resolve_labels
+    from common.data.schema import check_partition
+    from server.simulation import default_workers
+    from strategies.build import build as build_pipeline
+
+    check_partition(config.partition)
+    assert config.run.cache_dir is not None
+    config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
+    table, shares = simulated_shares(config)
+    for share in shares:
+        train, _ = split_rows(table.select(share.indices), config)
+        check_rows(share.name, len(train), config)
+    config.run.partners = len(shares)
+    config.run.workers = config.run.workers or min(default_workers(), len(shares))
+    build_pipeline(config.strategy).check(max(1, round(config.run.fraction * len(shares))))
+    return config
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Run a simulation to its end; 0 when it finished, 130 when it was interrupted."""
+    os.environ.update(ENVIRONMENT)
+    console = Console()
+    config = configure(overrides)
+    assert config.run.dir is not None
+    directory = Path(config.run.dir)
+    if (directory / "results.json").exists():
+        raise UserError(f"{directory}: this run is finished; choose another run.dir")
+    config = complete(config)
+    directory.mkdir(parents=True, exist_ok=True)
+    save_config(config, directory / "config.yaml")
+
+    from scripts.progress import Terminal, summary
+    from server.simulation import simulate
+
+    console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
+    holder: list[dict[str, object]] = []
+    with Terminal(console, config.private) as terminal:
+        terminal.finished = holder.append  # type: ignore[method-assign]
+        done = simulate(config, [terminal])
+    if not done:
+        console.print(
+            f"stopped; continue with: fedaccord simulate run.resume={directory}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 130
+    console.print(summary(holder[0], config.private))
+    console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
+    return 0

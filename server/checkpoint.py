@@ -1,0 +1,89 @@
+"""Checkpoints: whole or not there, and enough of them to continue as if nothing had happened.
+
+`round-000012/` holds `parameters.safetensors` (the global model's trainable tensors),
+`state.safetensors` (every stage's state and the running average) and `run.json` (history and run
+id).  There is no generator state to keep: every random stream is keyed by seed and round.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.errors import UserError
+from common.files import atomic_directory
+from server.history import History
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after `round` rounds."""
+
+    round: int
+    run_id: str
+    config_hash: str
+    parameters: dict[str, Tensor]
+    state: dict[str, Tensor]
+    history: History
+    stale_rounds: int = 0
+    best_loss: float | None = None
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+
+
+def save(directory: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write a checkpoint and drop all but the newest `keep`."""
+    path = directory / f"round-{checkpoint.round:06d}"
+    shutil.rmtree(path, ignore_errors=True)
+    with atomic_directory(path) as temporary:
+        save_file(_contiguous(checkpoint.parameters), temporary / "parameters.safetensors")
+        save_file(_contiguous(checkpoint.state), temporary / "state.safetensors")
+        body: dict[str, Any] = {
+            "round": checkpoint.round,
+            "run_id": checkpoint.run_id,
+            "config_hash": checkpoint.config_hash,
+            "stale_rounds": checkpoint.stale_rounds,
+            "best_loss": checkpoint.best_loss,
+            "history": checkpoint.history.to_json(),
+        }
+        (temporary / "run.json").write_text(json.dumps(body))
+    for old in _all(directory)[:-keep]:
+        shutil.rmtree(old)
+    return path
+
+
+def _all(directory: Path) -> list[Path]:
+    return sorted(directory.glob("round-*"))
+
+
+def latest(directory: Path) -> Checkpoint | None:
+    """The newest checkpoint, or None when there is none yet.
+
+    Raises UserError when it cannot be read.
+    """
+    found = _all(directory)
+    if not found:
+        return None
+    path = found[-1]
+    try:
+        body = json.loads((path / "run.json").read_text())
+        return Checkpoint(
+            parameters=load_file(path / "parameters.safetensors"),
+            state=load_file(path / "state.safetensors"),
+            history=History.from_json(body.pop("history")),
+            **body,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({type(error).__name__}); "
+            "remove this folder to continue from the one before"
+        ) from error

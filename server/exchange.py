@@ -1,0 +1,109 @@
+"""Questions to partners over Flower's Grid, with a deadline and a quorum."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Event
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common import messages
+from common.messages import MessageError, Refusal
+
+POLL_SECONDS = 0.05
+
+
+class Stopped(Exception):
+    """Somebody asked the run to stop; the last checkpoint stands."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One partner's reply: the parsed body (Refusal when the reply was an error) and its content.
+
+    `content` is None for an error reply.
+    """
+
+    partner: str
+    body: object
+    content: RecordDict | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Who answered, in order of arrival, and who did not before the round closed."""
+
+    received: list[Answer]
+    missing: list[str]
+
+
+def ask(
+    grid: Grid,
+    nodes: Mapping[str, int],
+    kind: str,
+    group: str,
+    content: RecordDict,
+    deadline_seconds: float,
+    quorum: float,
+    stop: Event,
+    on_answer: Callable[[Answer], None] = lambda answer: None,
+) -> Answers:
+    """Send `content` to every partner in `nodes` and collect the replies.
+
+    Closes when all have replied, or at the deadline once a share `quorum` of them has; a later
+    reply expires with its message.  `on_answer` sees each reply as it arrives.
+
+    Raises Stopped when `stop` is set while waiting.
+    """
+    began = time.monotonic()
+    # Twice the deadline: with too few replies at the deadline the round waits for the quorum.
+    out = {
+        name: Message(content, node, kind, group_id=group, ttl=2 * deadline_seconds)
+        for name, node in nodes.items()
+    }
+    ids = list(grid.push_messages(out.values()))
+    waiting = dict(zip(ids, out, strict=True))
+    needed = math.ceil(quorum * len(nodes))
+    received: list[Answer] = []
+    while waiting:
+        if stop.is_set():
+            raise Stopped
+        for reply in grid.pull_messages(list(waiting)):
+            name = waiting.pop(reply.metadata.reply_to_message_id)
+            answer = _read(name, reply)
+            received.append(answer)
+            on_answer(answer)
+        late = time.monotonic() - began
+        if late > deadline_seconds and (len(received) >= needed or late > 2 * deadline_seconds):
+            break
+        if waiting:
+            stop.wait(POLL_SECONDS)
+    return Answers(received, list(waiting.values()))
+
+
+def _read(name: str, reply: Message) -> Answer:
+    if reply.has_error():
+        return Answer(name, Refusal(name, f"no answer: {_first(reply.error.reason)}"), None)
+    try:
+        return Answer(name, messages.unpack(reply.content), reply.content)
+    except MessageError as error:
+        return Answer(name, Refusal(name, str(error)), None)
+
+
+def _first(text: str | None) -> str:
+    return (text or "unknown error").strip().splitlines()[0][:200]
+
+
+def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event) -> Sequence[int]:
+    """Node ids once at least `count` are there, or whoever is there at the deadline."""
+    began = time.monotonic()
+    while True:
+        found = sorted(grid.get_node_ids())
+        if len(found) >= count or time.monotonic() - began > deadline_seconds:
+            return found
+        if stop.wait(POLL_SECONDS):
+            raise Stopped

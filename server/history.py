@@ -1,0 +1,180 @@
+"""What is remembered of each round, and the results file made from it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from common import metrics
+from common.evaluation import Evaluation
+from common.messages import Report
+
+RESULTS_VERSION = 1
+
+
+@dataclass
+class RoundRecord:
+    """Round r.  `accuracy`, `loss` (held-out test set) and the partner columns (each partner's
+    validation rows) describe the global model that round r produced; None where not measured."""
+
+    round: int
+    accuracy: float | None = None
+    loss: float | None = None
+    mean_partner_accuracy: float | None = None
+    worst_partner_accuracy: float | None = None
+    partner_accuracy_std: float | None = None
+    validation_loss: float | None = None
+    epsilon_max: float = 0.0
+    replies: int = 0
+    refused: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+
+    def measure_partners(self, reports: Sequence[Report]) -> None:
+        """Fill the partner columns from reports on this round's model."""
+        scores = [partner_accuracy(report) for report in reports]
+        scores = [score for score in scores if math.isfinite(score)]
+        if scores:
+            self.mean_partner_accuracy = float(np.mean(scores))
+            self.worst_partner_accuracy = float(np.min(scores))
+            self.partner_accuracy_std = float(np.std(scores))
+        losses = [report.loss for report in reports if math.isfinite(report.loss)]
+        if losses:
+            self.validation_loss = float(np.mean(losses))
+
+
+@dataclass
+class Cost:
+    """What a run took, over all its resumptions."""
+
+    wall_seconds: float = 0.0
+    train_examples: float = 0.0
+    train_seconds: float = 0.0
+    partner_seconds: float = 0.0
+    bytes_up_per_partner_round: float = 0.0
+    bytes_down_per_partner_round: float = 0.0
+    peak_rss_mb: float = 0.0
+
+
+@dataclass
+class History:
+    """Everything a results file needs and a checkpoint keeps."""
+
+    rounds: list[RoundRecord] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
+    refused_rounds: dict[str, int] = field(default_factory=dict)
+    weight_sums: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> History:
+        """Inverse of `to_json`."""
+        return cls(
+            rounds=[RoundRecord(**row) for row in data["rounds"]],
+            cost=Cost(**data["cost"]),
+            refused_rounds=data["refused_rounds"],
+            weight_sums=data["weight_sums"],
+        )
+
+
+def partner_accuracy(report: Report) -> float:
+    """Accuracy from the counts a partner released."""
+    return metrics.accuracy(np.asarray(report.confusion))
+
+
+def rounds_csv(history: History) -> str:
+    """One line a round, the columns of RoundRecord."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, [f.name for f in fields(RoundRecord)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in history.rounds)
+    return out.getvalue()
+
+
+def _finite(value: float | None) -> float | None:
+    """JSON has no NaN: what was not measurable is null."""
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def results(
+    history: History,
+    reports: Sequence[Report],
+    test: Evaluation | None,
+    seed: int,
+    config_hash: str,
+) -> dict[str, Any]:
+    """The content of results.json (schema version 1, docs/results.md).
+
+    Without a test set the final figures are those of all partners' validation counts together.
+    """
+    confusion = test.confusion if test else sum(np.asarray(r.confusion) for r in reports)
+    groups = test.groups if test else _sum_groups(reports)
+    total_weight = sum(history.weight_sums.values()) or 1.0
+    final_loss = test.loss if test else float(np.mean([r.loss for r in reports]))
+    scores = [partner_accuracy(r) for r in reports]
+    rates = {name: metrics.rates(counts) for name, counts in groups.items()}
+    cost = asdict(history.cost)
+    seconds = cost.pop("train_seconds")
+    examples = cost.pop("train_examples")
+    return {
+        "schema_version": RESULTS_VERSION,
+        "config_hash": config_hash,
+        "seed": seed,
+        "rounds": [
+            {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(row).items()}
+            for row in history.rounds
+        ],
+        "final": {
+            "accuracy": _finite(metrics.accuracy(confusion)),
+            "macro_f1": _finite(metrics.macro_f1(confusion)),
+            "loss": _finite(final_loss),
+            "mean_partner_accuracy": _finite(float(np.mean(scores))) if scores else None,
+            "partner_accuracy_std": _finite(float(np.std(scores))) if scores else None,
+            "worst_partner_accuracy": _finite(float(np.min(scores))) if scores else None,
+            "partners": {
+                r.partner: {
+                    "accuracy": _finite(partner_accuracy(r)),
+                    "epsilon": r.epsilon,
+                    "weight_share": history.weight_sums.get(r.partner, 0.0) / total_weight,
+                    "refused_rounds": history.refused_rounds.get(r.partner, 0),
+                }
+                for r in sorted(reports, key=lambda r: r.partner)
+            },
+            "groups": {
+                name: {
+                    "accuracy": _finite(metrics.accuracy(counts)),
+                    "tpr": _finite(rates[name][0]),
+                    "fpr": _finite(rates[name][1]),
+                    "n": float(counts.sum()),
+                }
+                for name, counts in sorted(groups.items())
+            },
+            "gaps": {k: _finite(v) for k, v in metrics.gaps(list(groups.values())).items()},
+            "epsilon": {
+                "max": max((r.epsilon for r in reports), default=0.0),
+                "delta": max((r.delta for r in reports), default=0.0),
+            },
+        },
+        "cost": {
+            **cost,
+            "train_seconds": seconds,
+            "train_examples_per_second": examples / seconds if seconds > 0 else 0.0,
+        },
+    }
+
+
+def _sum_groups(reports: Sequence[Report]) -> dict[str, metrics.Counts]:
+    summed: dict[str, metrics.Counts] = {}
+    for report in reports:
+        for name, counts in report.groups.items():
+            summed[name] = summed.get(name, 0.0) + np.asarray(counts)
+    return summed

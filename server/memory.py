@@ -1,0 +1,44 @@
+"""Peak memory of this process and everything it started."""
+
+from __future__ import annotations
+
+import threading
+
+import psutil
+
+
+class PeakMemory:
+    """Samples the proportional set size of the process tree (shared pages are counted once)."""
+
+    def __init__(self, interval_seconds: float = 2.0) -> None:
+        self.peak_mb = 0.0
+        self._interval = interval_seconds
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="peak-memory", daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            self.peak_mb = max(self.peak_mb, tree_mb())
+            if self._stop.wait(self._interval):
+                return
+
+
+def tree_mb() -> float:
+    """Proportional set size of this process and its descendants, in MB (10^6 bytes)."""
+    own = psutil.Process()
+    total = 0
+    for process in [own, *own.children(recursive=True)]:
+        try:
+            info = process.memory_full_info()
+            total += getattr(info, "pss", info.rss)
+        except psutil.Error:
+            continue
+    return total / 1e6

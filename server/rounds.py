@@ -1,0 +1,400 @@
+"""The round loop: ask, screen, merge, optimise, checkpoint, measure.
+
+The loop owns order and durability and nothing else: partners are asked through `exchange`, updates
+become one model in `strategies`, and what people see hangs on it as observers.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import torch
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from common import messages
+from common.config import Config, config_hash
+from common.errors import UserError
+from common.evaluation import Evaluation
+from common.files import append_line, sha256_text, write_atomic
+from common.messages import Prepared, Refusal, Report, Request
+from common.model import Network, build
+from common.seeds import torch_generator
+from server import checkpoint as checkpoints
+from server.checkpoint import Checkpoint
+from server.exchange import Answer, Answers, Stopped, ask, wait_for_nodes
+from server.export import export
+from server.history import History, RoundRecord, results, rounds_csv
+from server.memory import PeakMemory
+from server.observers import Observer
+from server.sampling import sample
+from server.testset import TestSet
+from strategies.build import build as build_pipeline
+from strategies.pipeline import Pipeline
+from strategies.records import Decision, missing, refused
+from strategies.updates import Cohort, Layout, Reply
+
+AVERAGE_SUM, AVERAGE_COUNT = "average/sum", "average/count"
+
+
+@dataclass
+class Server:
+    """One run at the coordinator.
+
+    `simulated`: the partners are this user's own, so one that refuses before the first round ends
+    the run (the user can mend it); a deployment goes on without it.
+    """
+
+    config: Config
+    grid: Grid
+    observers: Sequence[Observer]
+    stop: Event
+    simulated: bool
+    network: Network = field(init=False)
+    pipeline: Pipeline = field(init=False)
+    layout: Layout = field(init=False)
+    test: TestSet | None = field(init=False)
+    nodes: dict[str, int] = field(init=False, default_factory=dict)
+    run_id: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        config = self.config
+        assert config.run.dir is not None
+        self.directory = Path(config.run.dir)
+        self.pipeline = build_pipeline(config.strategy)
+        self.network = build(config.model, tuple(config.data.labels), config.run.seed)
+        start = self.network.read()
+        self.layout = Layout.of(start)
+        self.test = TestSet.load(config, self.network)
+
+    def run(self) -> dict[str, Any]:
+        """Run (or continue) to the last round and return what results.json holds.
+
+        Raises UserError when the run cannot begin or a round has too few replies, Stopped when
+        asked to stop.  Whatever ended it, the last checkpoint stands.
+        """
+        with PeakMemory() as memory:
+            began = time.monotonic()
+            found = self._resumable()
+            self._register()
+            current = found or self._untrained()
+            earlier = current.history.cost.wall_seconds
+            self.pipeline.check(len(self._sampled(1)))
+            for observer in self.observers:
+                observer.started(sorted(self.nodes), self.config.run.rounds, current.round + 1)
+            while current.round < self.config.run.rounds and not self._exhausted(current):
+                current = self._round(current, earlier, began, memory)
+            return self._finish(current, earlier, began, memory)
+
+    def _resumable(self) -> Checkpoint | None:
+        """The newest checkpoint of this run directory, if there is one."""
+        found = checkpoints.latest(self.directory / "checkpoints")
+        if found is None:
+            self.run_id = sha256_text(config_hash(self.config), str(time.time_ns()))[:16]
+            return None
+        if found.config_hash != config_hash(self.config):
+            raise UserError(
+                f"{self.directory}: holds the checkpoints of another configuration; choose another "
+                "run.dir, or continue that run with run.resume"
+            )
+        self.run_id = found.run_id
+        self._forget_decisions_after(found.round)
+        return found
+
+    def _untrained(self) -> Checkpoint:
+        """Before the first round."""
+        return Checkpoint(
+            round=0,
+            run_id=self.run_id,
+            config_hash=config_hash(self.config),
+            parameters=self.network.read(),
+            state=self.pipeline.init(self.layout, sorted(self.nodes)),
+            history=History(),
+        )
+
+    def _forget_decisions_after(self, last: int) -> None:
+        path = self.directory / "decisions.jsonl"
+        if path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["round"] <= last]
+            write_atomic(path, "".join(kept))
+
+    def _register(self) -> None:
+        """Ask every node to prepare; keep the nodes of those that are ready, by name."""
+        run = self.config.run
+        found = wait_for_nodes(self.grid, run.partners, run.deadline_seconds, self.stop)
+        done = 0
+
+        def progress(_: Answer) -> None:
+            nonlocal done
+            done += 1
+            for observer in self.observers:
+                observer.preparing(done, len(found))
+
+        answers = ask(
+            self.grid,
+            {f"node {node}": node for node in found},
+            messages.PREPARE,
+            "prepare",
+            messages.pack(Request(self.run_id)),
+            run.deadline_seconds,
+            1.0,
+            self.stop,
+            progress,
+        )
+        node_of = {f"node {node}": node for node in found}
+        for answer in answers.received:
+            reason = self._unfit(answer.body)
+            if reason is None:
+                assert isinstance(answer.body, Prepared)
+                self.nodes[answer.body.partner] = node_of[answer.partner]
+            elif self.simulated:
+                raise UserError(reason)
+        if len(self.nodes) < max(1, run.partners):
+            raise UserError(
+                f"{len(self.nodes)} of {max(1, run.partners)} partners are ready "
+                f"({len(answers.missing)} did not answer, "
+                f"{len(answers.received) - len(self.nodes)} refused): see their own logs"
+            )
+
+    def _unfit(self, body: object) -> str | None:
+        """Why a partner cannot take part, or None."""
+        if isinstance(body, Refusal):
+            return body.reason
+        if not isinstance(body, Prepared):
+            return "a partner answered with something that is not an introduction"
+        if body.partner in self.nodes:
+            return f"partner {body.partner}: another node registered under the same name"
+        if body.fingerprint != self.network.fingerprint:
+            return (
+                f"partner {body.partner}: its copy of model.base={self.config.model.base} differs "
+                "from the server's; install the same files on both sides"
+            )
+        return None
+
+    def _sampled(self, round_number: int) -> list[str]:
+        run = self.config.run
+        return sample(list(self.nodes), run.fraction, run.seed, round_number)
+
+    def _ask(self, names: Sequence[str], kind: str, number: int, content: RecordDict) -> Answers:
+        done = 0
+
+        def progress(_: Answer) -> None:
+            nonlocal done
+            done += 1
+            for observer in self.observers:
+                observer.replied(number, done, len(names))
+
+        run = self.config.run
+        return ask(
+            self.grid,
+            {name: self.nodes[name] for name in names},
+            kind,
+            str(number),
+            content,
+            run.deadline_seconds,
+            run.quorum,
+            self.stop,
+            progress,
+        )
+
+    def _round(
+        self, before: Checkpoint, earlier: float, began: float, memory: PeakMemory
+    ) -> Checkpoint:
+        """Everything from one global model to the next, ending with its checkpoint on disk."""
+        config, number = self.config, before.round + 1
+        started = time.monotonic()
+        sampled = self._sampled(number)
+        content = messages.pack(Request(self.run_id, number), before.parameters)
+        answers = self._ask(sampled, messages.TRAIN, number, content)
+        cohort, reports, decisions = self._collect(answers, sampled, number)
+        self.pipeline.check(len(cohort.partners))
+        params = self.layout.flatten(before.parameters)
+        outcome = self.pipeline.aggregate(
+            cohort,
+            params,
+            {k: v for k, v in before.state.items() if not k.startswith("average/")},
+            number,
+            config.run.rounds,
+            torch_generator(config.run.seed, "strategy", number),
+            (lambda update: self._validation_loss(params + update)) if self.test else None,
+        )
+        decisions += outcome.decisions
+        record = RoundRecord(
+            round=number,
+            epsilon_max=max((r.epsilon for r in reports), default=0.0),
+            replies=len(cohort.partners),
+            refused=sum(d.outcome == "refused" for d in decisions),
+            missing=len(answers.missing),
+        )
+        history = before.history
+        if history.rounds:
+            history.rounds[-1].measure_partners(reports)
+        state = {**outcome.state, **self._average(before.state, outcome.params, number)}
+        parameters = self.layout.unflatten(outcome.params)
+        if self.test and (number % config.run.evaluate_every == 0 or number == config.run.rounds):
+            measured = self._evaluate(parameters)
+            record.accuracy, record.loss = measured.accuracy, measured.loss
+        record.seconds = time.monotonic() - started
+        history.rounds.append(record)
+        self._account(history, reports, decisions, content, answers)
+        history.cost.wall_seconds = earlier + time.monotonic() - began
+        history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
+        for decision in sorted(decisions, key=lambda d: d.partner):
+            append_line(self.directory / "decisions.jsonl", decision.to_json())
+        after = self._patience(
+            replace(
+                before, round=number, parameters=parameters, state=state, history=history
+            ),
+            reports,
+        )
+        checkpoints.save(self.directory / "checkpoints", after, config.run.keep_checkpoints)
+        write_atomic(self.directory / "rounds.csv", rounds_csv(history))
+        for observer in self.observers:
+            observer.round_ended(record)
+        return after
+
+    def _collect(
+        self, answers: Answers, sampled: Sequence[str], number: int
+    ) -> tuple[Cohort, list[Report], list[Decision]]:
+        """Screen the replies and put the accepted ones into one matrix, ordered by name."""
+        late = f"no reply within {self.config.run.deadline_seconds:g} s"
+        decisions = [missing(name, number, late) for name in answers.missing]
+        cohort = Cohort(self.layout, sampled)
+        reports = []
+        for answer in answers.received:
+            reason, report = self._screen(answer, cohort)
+            if report is not None:
+                reports.append(report)
+            if reason is not None:
+                decisions.append(refused(answer.partner, number, reason))
+        needed = self.config.run.quorum * len(sampled)
+        if len(cohort.partners) < max(1.0, needed):
+            reasons = "; ".join(d.reason for d in decisions[:3])
+            raise UserError(
+                f"round {number}: {len(cohort.partners)} usable updates of {len(sampled)} partners "
+                f"are fewer than run.quorum={self.config.run.quorum:g} asks for ({reasons}); "
+                "continue with run.resume"
+            )
+        cohort.sort()
+        return cohort, sorted(reports, key=lambda r: r.partner), decisions
+
+    def _screen(self, answer: Answer, cohort: Cohort) -> tuple[str | None, Report | None]:
+        """Why an answer is refused (None: it was put into the cohort), and its report if any."""
+        if isinstance(answer.body, Refusal):
+            return answer.body.reason, None
+        if not isinstance(answer.body, Report) or answer.content is None:
+            return "the reply is not a report", None
+        report = answer.body
+        if report.partner != answer.partner:
+            return "the reply carries another partner's name", None
+        try:
+            delta = messages.arrays(answer.content)
+        except messages.MessageError as error:
+            return str(error), report
+        reply = Reply(answer.partner, delta, reply_metrics(report))
+        reason = self.pipeline.screening.check(reply, self.layout)
+        if reason is None:
+            cohort.put(reply)
+        return reason, report
+
+    def _validation_loss(self, params: Tensor) -> float:
+        """Loss of candidate parameters [d] on the server's public validation rows."""
+        assert self.test is not None
+        return self.test.validation_loss(self.network, self.layout.unflatten(params))
+
+    def _evaluate(self, parameters: dict[str, Tensor]) -> Evaluation:
+        assert self.test is not None
+        return self.test.evaluate(self.network, parameters)
+
+    def _average(self, state: dict[str, Tensor], params: Tensor, number: int) -> dict[str, Tensor]:
+        """The running sum of the last global models (Polyak averaging)."""
+        run = self.config.run
+        if number <= run.rounds * (1.0 - run.average_last):
+            return {}
+        total = state.get(AVERAGE_SUM, torch.zeros_like(params)) + params
+        count = state.get(AVERAGE_COUNT, torch.zeros(1)) + 1
+        return {AVERAGE_SUM: total, AVERAGE_COUNT: count}
+
+    def _delivered(self, current: Checkpoint) -> dict[str, Tensor]:
+        if AVERAGE_SUM in current.state:
+            return self.layout.unflatten(current.state[AVERAGE_SUM] / current.state[AVERAGE_COUNT])
+        return current.parameters
+
+    def _account(
+        self,
+        history: History,
+        reports: Sequence[Report],
+        decisions: Sequence[Decision],
+        sent: RecordDict,
+        answers: Answers,
+    ) -> None:
+        cost = history.cost
+        cost.train_examples += sum(r.trained_examples for r in reports)
+        cost.train_seconds += sum(r.train_seconds for r in reports)
+        cost.partner_seconds += sum(r.message_seconds for r in reports)
+        cost.bytes_down_per_partner_round = float(messages.array_bytes(sent))
+        up = [messages.array_bytes(a.content) for a in answers.received if a.content is not None]
+        cost.bytes_up_per_partner_round = float(max(up, default=0))
+        for decision in decisions:
+            if decision.outcome in ("refused", "missing"):
+                count = history.refused_rounds.get(decision.partner, 0)
+                history.refused_rounds[decision.partner] = count + 1
+            elif decision.weight_given is not None:
+                weight = history.weight_sums.get(decision.partner, 0.0)
+                history.weight_sums[decision.partner] = weight + decision.weight_given
+
+    def _patience(self, after: Checkpoint, reports: Sequence[Report]) -> Checkpoint:
+        """Count the rounds since the incoming model's mean validation loss was last better."""
+        losses = [r.loss for r in reports]
+        loss = sum(losses) / len(losses) if losses else float("inf")
+        if after.best_loss is None or loss < after.best_loss:
+            return replace(after, best_loss=loss, stale_rounds=0)
+        return replace(after, stale_rounds=after.stale_rounds + 1)
+
+    def _exhausted(self, current: Checkpoint) -> bool:
+        return 0 < self.config.run.patience <= current.stale_rounds
+
+    def _finish(
+        self, current: Checkpoint, earlier: float, began: float, memory: PeakMemory
+    ) -> dict[str, Any]:
+        """Measure the delivered model everywhere, export it, write results.json."""
+        delivered = self._delivered(current)
+        content = messages.pack(Request(self.run_id, current.round), delivered)
+        answers = self._ask(sorted(self.nodes), messages.EVALUATE, current.round, content)
+        reports = [a.body for a in answers.received if isinstance(a.body, Report)]
+        if current.history.rounds:
+            current.history.rounds[-1].measure_partners(reports)
+        test = self._evaluate(delivered) if self.test else None
+        export(delivered, self.config, self.directory / "model")
+        history = current.history
+        history.cost.wall_seconds = earlier + time.monotonic() - began
+        history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
+        final = results(history, reports, test, self.config.run.seed, config_hash(self.config))
+        write_atomic(self.directory / "rounds.csv", rounds_csv(history))
+        write_atomic(self.directory / "results.json", json.dumps(final, indent=2) + "\n")
+        for observer in self.observers:
+            observer.finished(final)
+        return final
+
+
+def reply_metrics(report: Report) -> dict[str, float]:
+    """The numbers of a report that fair weights may use."""
+    total = sum(map(sum, report.confusion))
+    right = sum(row[i] for i, row in enumerate(report.confusion))
+    return {
+        "loss": report.loss,
+        "accuracy": right / total if total > 0 else 0.0,
+        "examples": report.examples,
+        **report.extra,
+    }
+
+
+__all__ = ["Server", "Stopped"]

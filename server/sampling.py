@@ -1,0 +1,22 @@
+"""Which partners a round asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from common.seeds import numpy_generator
+
+
+def sample(partners: Sequence[str], fraction: float, seed: int, round_number: int) -> list[str]:
+    """A uniform sample without replacement of ceil(fraction * n) partners, sorted by name.
+
+    Depends on nothing but the arguments: neither on node ids, nor on the order in which partners
+    registered, nor on what earlier rounds drew.
+    """
+    names = sorted(partners)
+    if fraction >= 1.0:
+        return names
+    count = max(1, math.ceil(fraction * len(names)))
+    generator = numpy_generator(seed, "sampling", round_number)
+    return sorted(names[i] for i in generator.choice(len(names), size=count, replace=False))

@@ -1,0 +1,152 @@
+"""Flower's simulation runtime, in this process, with the apps that are installed.
+
+`flwr run` starts the same runtime through a background SuperLink that stays behind and a new
+process per run.  Running it here makes Ctrl-C clean, progress live and the next trial of a sweep
+start at once; the apps, the messages and the configuration are the same in both.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Timer
+
+from common.config import Config, to_json
+from common.errors import UserError
+from server.observers import Observer
+
+BUNDLE = """\
+[project]
+name = "fedaccord-simulation"
+version = "1.0.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedaccord"
+
+[tool.flwr.app.components]
+serverapp = "server.app:app"
+clientapp = "client.app:app"
+
+[tool.flwr.app.config]
+config = ""
+"""
+GRACE_SECONDS = 15.0
+
+
+def default_workers() -> int:
+    """One worker process a core."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def simulate(config: Config, observers: Sequence[Observer]) -> bool:
+    """Run one simulation to its end; True when it finished, False when Ctrl-C stopped it.
+
+    `config.run` must name its directory, cache, workers and number of partners.  No Ray process
+    is left behind, however it ends.
+
+    Raises UserError when the run could not be carried out.
+    """
+    import ray
+    from flwr.app import Context, RecordDict
+    from flwr.simulation.run_simulation import _run_simulation
+    from flwr.supercore.constant import NOOP_FEDERATION_ID
+    from flwr.supercore.run import Run
+    from flwr.supercore.task_identity import TaskIdentity
+    from flwr.supercore.telemetry import EventType
+
+    from server.app import make_app
+    from server.exchange import Stopped
+
+    assert config.run.dir is not None
+    _quiet_logs(Path(config.run.dir) / "flower.log")
+    run_config = {"config": to_json(config)}
+    run = Run.create_empty(run_id=int.from_bytes(os.urandom(7), "big"))
+    run.primary_task_id = int.from_bytes(os.urandom(7), "big")
+    run.federation_id = NOOP_FEDERATION_ID
+    run.override_config = dict(run_config)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run.run_id, 1
+    context = Context(
+        run_id=run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=run_config
+    )
+    backend = {
+        "init_args": {
+            "num_cpus": config.run.workers,
+            "log_to_driver": False,
+            "logging_level": "error",
+            "object_store_memory": 256 * 1024 * 1024,
+            "_temp_dir": None,
+        },
+        "client_resources": {"num_cpus": 1, "num_gpus": config.run.gpus_per_worker},
+    }
+    backend["init_args"] = {k: v for k, v in backend["init_args"].items() if v is not None}
+    bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
+    (bundle / "pyproject.toml").write_text(BUNDLE)
+    stop = Event()
+    try:
+        with _interrupt_sets(stop, ray.shutdown):
+            _run_simulation(
+                num_supernodes=config.run.partners,
+                exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
+                client_app_attr="client.app:app",
+                server_app=make_app(observers, stop, simulated=True),
+                backend_name="ray",
+                backend_config=backend,
+                server_app_context=context,
+                app_dir=str(bundle),
+                is_app=True,
+                run=run,
+            )
+    except Stopped:
+        return False
+    except RuntimeError as error:
+        if stop.is_set():
+            return False
+        raise UserError(
+            f"the simulation runtime failed; see {config.run.dir}/flower.log"
+        ) from error
+    finally:
+        shutil.rmtree(bundle, ignore_errors=True)
+        if ray.is_initialized():
+            ray.shutdown()
+    return not stop.is_set()
+
+
+@contextmanager
+def _interrupt_sets(stop: Event, force: object) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `stop`; after a grace period call `force`."""
+    timers: list[Timer] = []
+
+    def handle(*_: object) -> None:
+        if not stop.is_set():
+            stop.set()
+            timer = Timer(GRACE_SECONDS, force)  # type: ignore[arg-type]
+            timer.daemon = True
+            timer.start()
+            timers.append(timer)
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _quiet_logs(path: Path) -> None:
+    """Flower's own log goes to a file; the terminal belongs to the progress display."""
+    logger = logging.getLogger("flwr")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(file)
+    logger.propagate = False

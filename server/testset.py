@@ -1,0 +1,64 @@
+"""The server's own public rows: a held-out test set, and a disjoint validation set.
+
+The validation rows serve decisions (the appeal of a dropped update); the test rows serve figures
+and nothing else, so that no decision is tuned on what is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from common.config import Config
+from common.data.load import test_table
+from common.data.split import HELD_OUT_SEED, split_partner
+from common.data.table import Table
+from common.device import Device, pick_device
+from common.evaluation import Evaluation, evaluate
+from common.features import Examples, prepare
+from common.model import Network
+
+VALIDATION_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Prepared rows and the device they are evaluated on."""
+
+    test: Examples
+    groups: dict[str, np.ndarray]
+    validation: Examples
+    device: Device
+
+    @classmethod
+    def load(cls, config: Config, network: Network) -> TestSet | None:
+        """The configured test set, or None when the coordinator has none."""
+        assert config.run.cache_dir is not None
+        cache = Path(config.run.cache_dir)
+        table = test_table(config.data, cache)
+        if table is None:
+            return None
+        device = pick_device(config.model.precision)
+        for part in (network.embeddings, network.lower, network.suffix):
+            part.to(device.device)
+        parts = split_partner(table, VALIDATION_FRACTION, HELD_OUT_SEED + 1)
+
+        def examples(rows: Table) -> Examples:
+            return prepare(rows.texts, rows.labels, network, config.model, device, cache)
+
+        held_out = table.select(parts.train)
+        groups = {name: np.asarray(v, dtype=str) for name, v in held_out.groups.items()}
+        return cls(examples(held_out), groups, examples(table.select(parts.validation)), device)
+
+    def evaluate(self, network: Network, parameters: dict[str, Tensor]) -> Evaluation:
+        """Counts and loss of `parameters` on the test rows."""
+        network.write(parameters)
+        return evaluate(network, self.test, self.groups, self.device)
+
+    def validation_loss(self, network: Network, parameters: dict[str, Tensor]) -> float:
+        """Bounded mean loss of `parameters` on the validation rows."""
+        network.write(parameters)
+        return evaluate(network, self.validation, {}, self.device).loss

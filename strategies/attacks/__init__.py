@@ -1,0 +1,1 @@
+"""Attacks for simulation: what malicious partners may send."""

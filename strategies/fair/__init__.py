@@ -1,0 +1,1 @@
+"""Fair weights: how much each partner's update asks to count."""

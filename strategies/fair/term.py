@@ -1,0 +1,47 @@
+"""TERM (Li et al. 2021, "Tilted empirical risk minimization")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from strategies import checks
+from strategies.fair.capping import check_cap, check_cap_holds, column
+from strategies.stage import State
+from strategies.weights import cap_weights
+
+
+@dataclass(frozen=True)
+class TERM:
+    """Weights in proportion to exp(t * loss), the gradient of ``log(mean(exp(t * loss))) / t``.
+
+    Attributes:
+        t: 0 is uniform; larger values favour the worse off, without end the worst alone.
+        cap: largest weight of one partner.
+    """
+
+    t: float = 1.0
+    cap: float = 0.4
+    needs: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def __post_init__(self) -> None:
+        checks.number("t", self.t, 0.0)
+        check_cap(self.cap)
+
+    def check(self, n: int) -> None:
+        """Raise UserError unless n * cap >= 1."""
+        check_cap_holds(self.cap, n)
+
+    def init(self) -> State:
+        """No state."""
+        return {}
+
+    def weights(
+        self, metrics: Mapping[str, Mapping[str, float]], state: State
+    ) -> tuple[Tensor, State]:
+        """softmax(t * loss), capped."""
+        return cap_weights(torch.softmax(self.t * column(metrics, "loss"), 0), self.cap), state

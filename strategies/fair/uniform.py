@@ -1,0 +1,34 @@
+"""Every partner counts the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from strategies.stage import State
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Weights 1/n: nothing that a partner says about itself counts."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    cap: ClassVar[float] = 0.0
+
+    def check(self, n: int) -> None:
+        """Nothing can be wrong."""
+
+    def init(self) -> State:
+        """No state."""
+        return {}
+
+    def weights(
+        self, metrics: Mapping[str, Mapping[str, float]], state: State
+    ) -> tuple[Tensor, State]:
+        """1/n for each."""
+        n = len(metrics)
+        return torch.full((n,), 1 / n, dtype=torch.float64), state

@@ -1,0 +1,1 @@
+"""Server optimisers: how the merged update moves the global model."""

@@ -1,0 +1,321 @@
+"""The stages of a round, composed: screen, pre-aggregate, weigh, merge, hear appeals, step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Generator, Tensor
+
+from common.errors import UserError
+from strategies.appeal import Appeal, Evaluate, Verdict
+from strategies.records import Decision, explain, refused
+from strategies.rows import Rows
+from strategies.screening import LARGEST_NORM, Screening
+from strategies.stage import (
+    Context,
+    FairWeights,
+    PreStage,
+    RobustRule,
+    RuleResult,
+    ServerOptimizer,
+    State,
+)
+from strategies.updates import Cohort, Layout
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a round made of its updates.
+
+    Attributes:
+        params: the new global parameters, float32 [d].
+        update: the merged update before the server optimiser, float32 [d].
+        state: every stage's state, for the next round and for checkpoints.
+        decisions: one record per row of the cohort, in its order.
+    """
+
+    params: Tensor
+    update: Tensor
+    state: State
+    decisions: list[Decision]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Every stage of the aggregation.  The stages hold settings only; state is explicit."""
+
+    screening: Screening
+    pre: Mapping[str, PreStage]
+    fair: FairWeights
+    robust: RobustRule
+    appeal: Appeal | None
+    server: ServerOptimizer
+
+    def __post_init__(self) -> None:
+        required = tuple(dict.fromkeys((*self.screening.required, *self.fair.needs)))
+        object.__setattr__(self, "screening", replace(self.screening, required=required))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether ``aggregate`` wants the server's own update."""
+        return self.robust.needs_reference
+
+    def check(self, n: int) -> None:
+        """Raise UserError when a stage's precondition fails for n partners in a round."""
+        self.fair.check(n)
+        self._check_rows(n)
+        f = getattr(self.robust, "f", 0)
+        if self.robust.breaks_at_half_weight and f and self.fair.cap * f >= 0.5:
+            name = self.robust.title.removeprefix("The ")
+            raise UserError(
+                f"strategy.fair.cap: {f} malicious partners at {self.fair.cap:g} each could hold "
+                f"half of the weight, which {name} cannot bear; set it below {0.5 / f:.3g}"
+            )
+
+    def _check_rows(self, n: int) -> None:
+        for stage in self.pre.values():
+            stage.check(n)
+            n = stage.rows_after(n)
+        self.robust.check(n)
+
+    def init(self, layout: Layout, partners: Sequence[str]) -> State:
+        """The state before the first round; keys are ``fair/…``, ``robust/…``, ``server/…``."""
+        return {
+            **_prefixed("fair", self.fair.init()),
+            **_prefixed("robust", self.robust.init(layout.size)),
+            **_prefixed("server", self.server.init(layout.size)),
+        }
+
+    def aggregate(
+        self,
+        cohort: Cohort,
+        params: Tensor,
+        state: State,
+        round: int,
+        rounds: int,
+        generator: Generator,
+        evaluate: Evaluate | None = None,
+        reference: Tensor | None = None,
+    ) -> Outcome:
+        """Merge a round's accepted updates into the global parameters.
+
+        Args:
+            cohort: screened replies; not changed.
+            params: global parameters, float32 [d]; not changed.
+            state: from :meth:`init` or the last round; not changed.
+            round, rounds: this round, from 1, and how many there will be.
+            generator: randomness of this round.
+            evaluate: loss on the server's public validation set of ``params + update``; needed
+                for appeals.
+            reference: the server's own update [d] from public data, for FLTrust.
+
+        Raises:
+            UserError: too few updates for a rule, or something that a stage needs is absent.
+            FloatingPointError: the result is not finite, and nothing was merged.
+        """
+        names, rows, refusals = _sound_rows(cohort, round)
+        if not names:
+            raise UserError(f"round {round}: no update was accepted")
+        self._check_rows(len(names))
+        if self.appeal is not None and evaluate is None:
+            raise UserError("strategy.appeal: needs a public validation set at the server")
+        by_partner = dict(zip(cohort.partners, cohort.metrics, strict=True))
+        asked, fair_state = self.fair.weights(
+            {name: by_partner[name] for name in names}, _part("fair", state)
+        )
+        merge = self._merge(rows, asked, _part("robust", state), Context(generator, reference))
+        verdict = None
+        if self.appeal is not None and evaluate is not None:
+            judge = self._judge(evaluate, params, state, round, rounds)
+            verdict = self.appeal.hear(rows, merge.result.update, asked, merge.shares, judge)
+        update = merge.result.update if verdict is None else verdict.update
+        _assert_finite(update, round)
+        moved, server_state = self.server.step(
+            _part("server", state), params, update, round, rounds
+        )
+        _assert_finite(moved, round)
+        decisions = self._decide(names, rows, asked, merge, verdict, round)
+        everyone = {d.partner: d for d in (*decisions, *refusals)}
+        return Outcome(
+            params=moved,
+            update=update,
+            state={
+                **_prefixed("fair", fair_state),
+                **_prefixed("robust", merge.result.state),
+                **_prefixed("server", server_state),
+            },
+            decisions=[everyone[name] for name in cohort.partners],
+        )
+
+    def aggregator(
+        self,
+        metrics: Sequence[Mapping[str, float]] | None,
+        state: State,
+        seed: int,
+        reference: Tensor | None = None,
+    ) -> Callable[[Tensor], Tensor]:
+        """The merge alone, as a function of the matrix [n, d]: what a tuned attack tries out.
+
+        Weights come from ``metrics`` (one per row), or are uniform without them or when their
+        number is not that of the rows.  No appeal and no server optimiser.
+        """
+
+        def merged(matrix: Tensor) -> Tensor:
+            n = matrix.shape[0]
+            asked = torch.full((n,), 1 / n, dtype=torch.float64)
+            if metrics is not None and len(metrics) == n:
+                named = {str(i): values for i, values in enumerate(metrics)}
+                asked, _ = self.fair.weights(named, {})
+            context = Context(torch.Generator().manual_seed(seed), reference)
+            rows = Rows(matrix)
+            return self._merge(rows, asked, _part("robust", state), context).result.update
+
+        return merged
+
+    def _merge(self, rows: Rows, asked: Tensor, state: State, context: Context) -> _Merge:
+        weights = asked
+        members = torch.eye(rows.count, dtype=torch.float64)
+        clip = torch.ones(rows.count, dtype=torch.float64)
+        mixed = False
+        for stage in self.pre.values():
+            step = stage.apply(rows, weights, context)
+            rows, weights = step.rows, step.weights
+            if step.mixing is not None:
+                members, mixed = step.mixing @ members, True
+            if step.clip is not None and not mixed:
+                clip = clip * step.clip
+        result = self.robust.apply(rows, weights, state, context)
+        if result.clip is not None and not mixed:
+            clip = clip * result.clip
+        return _Merge(result, members.T @ result.shares, members, clip)
+
+    def _judge(
+        self, evaluate: Evaluate, params: Tensor, state: State, round: int, rounds: int
+    ) -> Evaluate:
+        """Public loss after the step that the server would really take with an update."""
+        server = _part("server", state)
+
+        def judge(update: Tensor) -> float:
+            moved, _ = self.server.step(server, params, update, round, rounds)
+            return evaluate(moved.sub_(params))
+
+        return judge
+
+    def _decide(
+        self,
+        names: Sequence[str],
+        rows: Rows,
+        asked: Tensor,
+        merge: _Merge,
+        verdict: Verdict | None,
+        round: int,
+    ) -> list[Decision]:
+        scores = merge.scores_of_partners()
+        given = merge.shares
+        kept = [i for i in range(len(names)) if float(given[i]) >= 0.5 * float(asked[i]) > 0]
+        decisions = []
+        for i, name in enumerate(names):
+            norm, factor = float(rows.norms[i]), float(merge.clip[i])
+            score = None if scores is None else float(scores[i])
+            clipped_to = norm * factor if factor < 1 - 1e-9 else None
+            outcome, reason = explain(
+                rule=self.robust.title,
+                asked=float(asked[i]),
+                given=float(given[i]),
+                clipped_to=clipped_to,
+                norm=norm,
+                score_name=self.robust.score_name,
+                score=score,
+                accepted_scores=[] if scores is None else [float(scores[j]) for j in kept],
+            )
+            decision = Decision(
+                partner=name,
+                round=round,
+                outcome=outcome,
+                reason=reason,
+                norm=norm,
+                clipped_to=clipped_to,
+                score_name=None if score is None else self.robust.score_name,
+                score=score,
+                weight_asked=float(asked[i]),
+                weight_given=float(given[i]),
+            )
+            decisions.append(decision if verdict is None else _after_appeal(decision, verdict, i))
+        return decisions
+
+
+@dataclass(frozen=True)
+class _Merge:
+    """A rule's result in terms of the partners' own rows.
+
+    ``members`` [k, n] says how much of each partner is in each row that the rule saw.
+    """
+
+    result: RuleResult
+    shares: Tensor
+    members: Tensor
+    clip: Tensor = field(repr=False)
+
+    def scores_of_partners(self) -> Tensor | None:
+        """Each partner's score: of its own row, or of the bucket that it was put in."""
+        scores = self.result.scores
+        if scores is None or self.members.shape[0] == self.members.shape[1]:
+            return scores
+        return scores[self.members.argmax(0)]
+
+
+def _after_appeal(decision: Decision, verdict: Verdict, row: int) -> Decision:
+    given = float(verdict.shares[row])
+    heard = verdict.appeals.get(row)
+    if heard is None:
+        return replace(decision, weight_given=given)
+    losses = f"{heard['loss_without']:.5g} without it, {heard['loss_with']:.5g} with it"
+    said = decision.reason.removesuffix(".")
+    if not heard["readmitted"]:
+        harmless = heard["loss_with"] <= heard["loss_without"]
+        why = "the bound on readmissions was reached" if harmless else "it hurt on public data"
+        reason = f"{said}; its appeal failed, {why} (loss {losses})."
+        return replace(decision, weight_given=given, reason=reason, appeal=heard)
+    factor, norm = float(verdict.factors[row]), decision.norm or 0.0
+    return replace(
+        decision,
+        outcome="readmitted",
+        clipped_to=norm * factor if factor < 1 - 1e-9 else None,
+        weight_given=given,
+        reason=f"{said}; readmitted on appeal at weight {given:.3g} (public loss {losses}).",
+        appeal=heard,
+    )
+
+
+def _sound_rows(cohort: Cohort, round: int) -> tuple[list[str], Rows, list[Decision]]:
+    """Rows with a finite, admissible norm; whatever slipped past screening is refused here."""
+    rows = Rows(cohort.matrix)
+    sound = torch.isfinite(rows.norms) & (rows.norms <= 1.001 * LARGEST_NORM)
+    if bool(sound.all()):
+        return list(cohort.partners), rows, []
+    kept = sound.tolist()
+    names = [name for name, ok in zip(cohort.partners, kept, strict=True) if ok]
+    refusals = [
+        refused(name, round, "the update holds NaN, Inf or values out of all proportion")
+        for name, ok in zip(cohort.partners, kept, strict=True)
+        if not ok
+    ]
+    return names, Rows(cohort.matrix[sound]), refusals
+
+
+def _assert_finite(vector: Tensor, round: int) -> None:
+    # The sum is finite only if every entry is, unless huge entries overflow it: look then.
+    if bool(torch.isfinite(vector.sum())) or bool(torch.isfinite(vector).all()):
+        return
+    raise FloatingPointError(f"round {round}: the merge is not finite; nothing was merged")
+
+
+def _part(name: str, state: State) -> State:
+    prefix = f"{name}/"
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _prefixed(name: str, state: State) -> State:
+    return {f"{name}/{k}": v for k, v in state.items()}

@@ -1,0 +1,1 @@
+"""Pre-aggregation: linear maps of rows that make a robust rule's work easier."""

@@ -1,0 +1,168 @@
+"""Private training against the definition: clip each example's gradient, add noise, divide."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.training import PoissonBatches, Privacy, train
+from common.config import LoraConfig, ModelConfig, TrainConfig
+from common.device import Device
+from common.features import Examples, prepare
+from common.model import Network, build
+
+FP32 = Device(torch.device("cpu"), torch.float32)
+CHOICES = [
+    ("lora", "mean", "hooks"),
+    ("lora", "mean", "ghost"),
+    ("last_k", "cls", "hooks"),
+    ("last_k", "cls", "ghost"),
+    ("full", "mean", "hooks"),
+    ("full", "cls", "ghost"),
+]
+
+
+def network(tiny_bert: Path, **settings: object) -> tuple[Network, ModelConfig]:
+    config = ModelConfig(base=str(tiny_bert), max_length=24, layers=1, **settings)  # type: ignore[arg-type]
+    return build(config, ("negative", "positive"), seed=3), config
+
+
+def make_examples(
+    net: Network, config: ModelConfig, reviews: tuple[list[str], list[int]], cache: Path, n: int
+) -> Examples:
+    texts, labels = reviews
+    return prepare(texts[:n], np.array(labels[:n]), net, config, FP32, cache)
+
+
+def expected_step(
+    net: Network, examples: Examples, start: dict[str, Tensor], rate: float, clip: float
+) -> dict[str, Tensor]:
+    """- sum of clipped per-example gradients / expected batch size, one example at a time."""
+    net.write(start)
+    names = list(net.trainable())
+    total = {name: torch.zeros_like(start[name]) for name in names}
+    batch = next(iter(PoissonBatches(
+        np.asarray(examples.lengths), rate, 1, torch.Generator().manual_seed(5))))
+    for row in batch:
+        one = examples.__getitems__([row])
+        loss = nn.functional.cross_entropy(examples.logits(net, one), one.labels)
+        gradients = torch.autograd.grad(loss, list(net.trainable().values()))
+        norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+        for name, gradient in zip(names, gradients, strict=True):
+            total[name] -= gradient * min(1.0, clip / float(norm)) / (rate * len(examples))
+    return total
+
+
+@pytest.mark.parametrize(("trainable", "head", "clipping"), CHOICES)
+def test_equals_explicit_per_example_loop(
+    tiny_bert: Path,
+    reviews: tuple[list[str], list[int]],
+    tmp_path: Path,
+    trainable: str,
+    head: str,
+    clipping: str,
+) -> None:
+    net, config = network(tiny_bert, trainable=trainable, head=head)
+    examples = make_examples(net, config, reviews, tmp_path, 60)
+    generator = torch.Generator().manual_seed(1)
+    start = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in net.read().items()}
+    # A tiny noise multiplier: far below the tolerance, but the noise path runs.
+    done = train(
+        net, examples, start, TrainConfig(physical_batch=7), 0.4,
+        Privacy(1e-9, 0.05, clipping), torch.Generator().manual_seed(5),
+        torch.Generator().manual_seed(6), FP32,
+    )
+    wanted = expected_step(net, examples, start, 0.4, 0.05)
+    for name, delta in wanted.items():
+        torch.testing.assert_close(done.delta[name], delta, atol=2e-7, rtol=1e-3, msg=name)
+
+
+def test_noise_has_the_stated_size(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    net, config = network(tiny_bert, trainable="last_k")
+    examples = make_examples(net, config, reviews, tmp_path, 50)
+    start = net.read()
+    settings = (net, examples, start, TrainConfig(), 0.5)
+
+    def run(sigma: float, noise_seed: int) -> Tensor:
+        done = train(*settings, Privacy(sigma, 0.3, "hooks"), torch.Generator().manual_seed(1),
+                     torch.Generator().manual_seed(noise_seed), FP32)
+        return torch.cat([d.flatten() for d in done.delta.values()])
+
+    noise = run(2.0, 7) - run(1e-12, 7)
+    # std = sigma * clip / expected batch size = 2.0 * 0.3 / 25
+    assert noise.std().item() == pytest.approx(0.024, rel=0.03)
+    assert abs(noise.mean().item()) < 4 * 0.024 / len(noise) ** 0.5
+
+
+def test_empty_batch_takes_a_noised_step(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    net, config = network(tiny_bert)
+    examples = make_examples(net, config, reviews, tmp_path, 20)
+    for clipping in ("hooks", "ghost"):
+        done = train(
+            net, examples, net.read(), TrainConfig(local_steps=2), 1e-9,
+            Privacy(1.0, 0.1, clipping), torch.Generator().manual_seed(1),
+            torch.Generator().manual_seed(2), FP32,
+        )
+        assert all(bool(d.abs().max() > 0) for d in done.delta.values())
+
+
+def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    net, config = network(tiny_bert)
+    with_record = make_examples(net, config, reviews, tmp_path, 30)
+    without = make_examples(net, config, reviews, tmp_path, 29)
+    start = net.read()
+    sums = []
+    for examples in (with_record, without):
+        rate = 1.0
+        done = train(net, examples, start, TrainConfig(), rate, Privacy(1e-12, 0.1, "hooks"),
+                     torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), FP32)
+        flat = torch.cat([d.flatten() for d in done.delta.values()]).double()
+        sums.append(flat * len(examples))
+    distance = (sums[0] - sums[1]).norm().item()
+    assert 0 < distance <= 0.1 * (1 + 1e-4)
+
+
+def test_from_the_cache_equals_without_it(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    deltas = []
+    for cached in (True, False):
+        net, config = network(tiny_bert)
+        config = replace(config, prefix_cache=cached)
+        examples = make_examples(net, config, reviews, tmp_path, 80)
+        assert type(examples).__name__ == ("PrefixExamples" if cached else "TokenExamples")
+        done = train(net, examples, net.read(), TrainConfig(local_steps=3), 0.3,
+                     Privacy(0.5, 0.1, "hooks"), torch.Generator().manual_seed(1),
+                     torch.Generator().manual_seed(2), FP32)
+        deltas.append(done.delta)
+    for name, delta in deltas[0].items():
+        torch.testing.assert_close(delta, deltas[1][name], atol=1e-5, rtol=0)
+
+
+def test_frozen_a_does_not_travel(tiny_bert: Path) -> None:
+    net, _ = network(tiny_bert, lora=LoraConfig(r=2, factors="b"))
+    assert not [name for name in net.trainable() if "lora_A" in name]
+    assert [name for name in net.trainable() if "lora_B" in name]
+
+
+def test_a_tensor_that_does_not_move_is_an_error(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    net, config = network(tiny_bert, head="cls", trainable="last_k")
+    examples = make_examples(net, config, reviews, tmp_path, 30)
+    # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
+    net.suffix.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
+    with pytest.raises(RuntimeError, match="did not move"):
+        train(net, examples, net.read(), TrainConfig(), 0.9, None,
+              torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), FP32)

@@ -1,0 +1,349 @@
+"""CSV, JSON lines and Parquet: what is read, and what each fault says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.data.schema import Columns, DataConfig
+from common.data.sources import read
+from common.errors import UserError
+
+SECRET = "Geheimnis"
+GOOD = 'text,label,site\n"one, ""two""",neg,a\n"three\nfour",pos,b\nfünf,neg,a\n'
+CONFIG = DataConfig(source="csv", labels=["neg", "pos"], columns=Columns(groups=["site"]))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write_file(name, content):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write_file
+
+
+def config_for(path, **changes):
+    return replace(CONFIG, **{"path": str(path), **changes})
+
+
+def fails(config):
+    """The message of the UserError that reading raises; it never holds a private value."""
+    with pytest.raises(UserError) as caught:
+        read(config)
+    message = str(caught.value)
+    assert SECRET not in message
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD.encode(),
+        b"\xef\xbb\xbf" + GOOD.encode(),
+        GOOD.replace("four", "FOUR").replace("\n", "\r\n").replace("FOUR", "four").encode(),
+        GOOD.replace("a\n", "a\n\n").encode(),  # blank lines are no rows
+        GOOD.rstrip("\n").encode(),
+    ],
+    ids=["plain", "byte order mark", "crlf", "blank lines", "no last line break"],
+)
+def test_csv(write, content):
+    path = write("notes.csv", content)
+    table = read(config_for(path))
+    texts = [text.replace("\r\n", "\n") for text in table.texts]
+    assert texts == ['one, "two"', "three\nfour", "fünf"]
+    assert table.labels.tolist() == [0, 1, 0]
+    assert table.label_names == ("neg", "pos")
+    assert table.groups["site"].tolist() == ["a", "b", "a"]
+    assert [table.place(i) for i in range(3)] == [f"{path}: row {i}" for i in (1, 2, 3)]
+    assert table.split is None
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
+def test_csv_in_other_encodings(write, encoding):
+    path = write("notes.csv", GOOD.encode(encoding))
+    assert read(config_for(path, encoding=encoding)).texts[2] == "fünf"
+
+
+def test_csv_with_other_names_and_delimiter(write):
+    path = write("n.csv", "id; befund ;klasse\n1;kein Befund, nichts;0\n2;NA;1\n")
+    columns = Columns(text="befund", label="klasse")
+    table = read(config_for(path, columns=columns, delimiter=";"))
+    assert list(table.texts) == ["kein Befund, nichts", "NA"]
+    assert table.labels.tolist() == [0, 1]
+    assert table.groups == {}
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_any_text_comes_back_from_csv_as_it_was_written(tmp_path, texts):
+    path = tmp_path / "any.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        writer.writerows((text, "pos") for text in texts)
+    assert list(read(config_for(path, columns=Columns())).texts) == texts
+
+
+def test_a_glob_reads_its_files_in_order_of_name(write, tmp_path):
+    second, first = write("b.csv", GOOD), write("a.csv", "text,label,site\nx,neg,c\n")
+    table = read(config_for(tmp_path / "*.csv"))
+    assert table.place(0) == f"{first}: row 1"
+    assert table.place(1) == f"{second}: row 1"
+    assert len(table) == 4
+
+
+def test_numbers_are_places_only_where_no_name_is_a_number(write):
+    path = write("n.csv", "text,label,site\nx,1,a\ny,0,a\n")
+    assert read(config_for(path)).labels.tolist() == [1, 0]
+    assert read(config_for(path, labels=["1", "0"])).labels.tolist() == [0, 1]
+    assert "row 2 (line 3)" in fails(config_for(path, labels=["1", "2"]))
+
+
+def test_labels_are_found_only_on_request_and_in_a_fixed_order(write):
+    path = write("n.csv", "text,label,site\nx,10,a\ny,9,a\nz,10,a\n")
+    config = config_for(path, labels=[])
+    assert fails(config).startswith("data.labels is empty")
+    table = read(config, discover=True)
+    assert table.label_names == ("9", "10")
+    assert table.labels.tolist() == [1, 0, 1]
+    path.write_text("text,label,site\nx,b,a\ny,a,a\n")
+    assert read(config, discover=True).label_names == ("a", "b")
+
+
+def test_more_labels_than_anybody_has(write):
+    rows = "".join(f"x,{SECRET}{i},a\n" for i in range(1001))
+    path = write("n.csv", "text,label,site\n" + rows)
+    with pytest.raises(UserError, match=r"row 1001 .*'label': more than 1000 different") as caught:
+        read(config_for(path, labels=[]), discover=True)
+    assert SECRET not in str(caught.value)
+
+
+def test_split_column(write):
+    content = "text,label,site,fold\na,neg,s,train\nb,neg,s,Dev\nc,pos,s,test\n"
+    path = write("n.csv", content)
+    columns = Columns(groups=["site"], split="fold")
+    assert read(config_for(path, columns=columns)).split.tolist() == ["train", "validation", "test"]
+    path.write_text(f"text,label,site,fold\na,neg,s,train\nb,neg,s,{SECRET}\n")
+    assert fails(config_for(path, columns=columns)) == (
+        f"{path}: row 2 (line 3), column 'fold': must be train, validation or test"
+    )
+
+
+HEAD = "text,label,site\n"
+OK = "fine,pos,a\n"
+FAULTS = {
+    "empty text": (HEAD + OK + '"  ",neg,a\n', "row 2 (line 3), column 'text': the text is empty"),
+    "no text": (HEAD + ",neg,a\n", "row 1 (line 2), column 'text': the text is empty"),
+    "unknown label": (
+        HEAD + OK + f'"two\nlines",neg,a\nx,{SECRET},a\n',
+        "row 3 (line 5), column 'label': the label is not one of the 2 in data.labels",
+    ),
+    "no label": (HEAD + f"{SECRET},,a\n", "row 1 (line 2), column 'label': the label is missing"),
+    "short row": (HEAD + OK + f"{SECRET},neg\n", "row 2 (line 3): 2 fields instead of 3"),
+    "long row": (HEAD + f"{SECRET},neg,a,{SECRET}\n", "row 1 (line 2): 4 fields instead of 3"),
+    "stray quote": (
+        HEAD + OK + f'"{SECRET}" x,neg,a\n',
+        "row 2 (line 3): malformed CSV: ',' expected after '\"'",
+    ),
+    "open quote": (
+        HEAD + OK + f'"{SECRET},neg,a\nx,neg,a\n',
+        "row 2 (line 3): malformed CSV: unexpected end of data",
+    ),
+    "header only": (HEAD, None),
+    "bad bytes": (
+        HEAD.encode() + OK.encode() + SECRET.encode() + b"\xff,neg,a\n",
+        "row 2 (line 3), column 'text': bytes that are not in data.encoding",
+    ),
+    "bad bytes in a group": (
+        HEAD.encode() + SECRET.encode() + b",neg,\xe4\n",
+        "row 1 (line 2), column 'site': bytes that are not in data.encoding",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "problem"), FAULTS.values(), ids=FAULTS)
+def test_csv_faults_name_file_row_and_column(write, content, problem):
+    path = write("notes.csv", content)
+    expected = f"{path} has no data rows" if problem is None else f"{path}: {problem}"
+    assert fails(config_for(path)) == expected
+
+
+def test_a_fault_far_down_keeps_its_row(write):
+    rows = [f"text {i},pos,a\n" for i in range(20_000)]
+    rows[17_654] = f"{SECRET},maybe,a\n"
+    path = write("n.csv", HEAD + "".join(rows))
+    assert "row 17655 (line 17656), column 'label'" in fails(config_for(path))
+
+
+def test_bad_bytes_in_a_column_that_is_not_read_do_not_matter(write):
+    path = write("n.csv", b"text,label,other\nx,neg,\xff\n")
+    assert len(read(config_for(path, columns=Columns()))) == 1
+
+
+def test_bytes_that_a_wide_encoding_cannot_hold(write):
+    path = write("n.csv", HEAD.encode("utf-16-le") + b"x")
+    message = fails(config_for(path, encoding="utf-16-le"))
+    assert message == f"{path}: after row 0: bytes that are not in data.encoding (utf-16-le)"
+
+
+def test_missing_column_lists_those_that_are_there(write):
+    path = write("n.csv", f"note,label,{'z' * 41}\n{SECRET},neg,a\n")
+    assert fails(config_for(path)) == (
+        f"{path}: no column 'text' (columns: note, label, (a long name)): set data.columns"
+    )
+    path.write_text(f"text;label;site\n{SECRET};neg;a\n")
+    assert fails(config_for(path)).endswith(": set data.columns or data.delimiter")
+    path.write_text(f"text,label,text,site\n{SECRET},neg,x,a\n")
+    assert fails(config_for(path)) == f"{path}: column 'text' appears 2 times"
+
+
+def test_files_that_are_not_there(tmp_path, write):
+    empty = write("empty.csv", "")
+    assert fails(config_for(empty)) == f"{empty} is empty"
+    blank = write("blank.csv", "\n\n")
+    assert fails(config_for(blank)) == f"{blank} is empty"
+    nothing = tmp_path / "*.tsv"
+    assert fails(config_for(nothing)) == f"no file matches data.path: {nothing}"
+    assert fails(config_for(tmp_path)).startswith(f"{tmp_path} is a folder: set data.path to")
+    assert fails(replace(CONFIG, path=None)).startswith("data.path is not set")
+    assert fails(config_for(empty, encoding="utf-5")) == f"{empty} is empty"
+    good = write("good.csv", GOOD)
+    assert fails(config_for(good, encoding="utf-5")).startswith("data.encoding is not the name")
+
+
+JSON = replace(CONFIG, source="json")
+
+
+def test_json_lines(write):
+    records = [
+        {"text": "one\ntwo", "label": 1, "site": "a", "more": [1]},
+        {"text": "fünf", "label": "neg"},
+    ]
+    lines = "\n\n".join(json.dumps(record) for record in records)
+    path = write("n.jsonl", b"\xef\xbb\xbf" + lines.encode())
+    table = read(replace(JSON, path=str(path)))
+    assert list(table.texts) == ["one\ntwo", "fünf"]
+    assert table.labels.tolist() == [1, 0]
+    assert table.groups["site"].tolist() == ["a", ""]
+    assert table.place(1) == f"{path}: row 2"
+
+
+GOOD_LINE = '{"text": "x", "label": 0, "site": "a"}\n'
+JSON_FAULTS = {
+    "broken": (f'{{"text": "{SECRET}"\n', "row 2 (line 3): broken JSON"),
+    "a list": (f'["{SECRET}"]\n', "row 2 (line 3): not a JSON object"),
+    "null text": ('{"text": null, "label": 0}\n', "row 2 (line 3), column 'text': the text is mis"),
+    "number for text": ('{"text": 5, "label": 0}\n', "column 'text': the value is not text"),
+    "blank text": ('{"text": " ", "label": 0}\n', "column 'text': the text is empty"),
+    "half a pair": ('{"text": "\\ud800", "label": 0}\n', "column 'text': bytes that are not in"),
+    "no label": (f'{{"text": "{SECRET}"}}\n', "row 2 (line 3), column 'label': the label is mis"),
+    "label NaN": ('{"text": "x", "label": NaN}\n', "column 'label': the label is missing"),
+    "label list": (
+        f'{{"text": "x", "label": ["{SECRET}"]}}\n',
+        "row 2 (line 3), column 'label': the value is neither a string nor a number",
+    ),
+    "unknown label": (f'{{"text": "x", "label": "{SECRET}"}}\n', "the label is not one of the 2"),
+}
+
+
+@pytest.mark.parametrize(("line", "problem"), JSON_FAULTS.values(), ids=JSON_FAULTS)
+def test_json_faults(write, line, problem):
+    path = write("n.jsonl", GOOD_LINE + "\n" + line)
+    message = fails(replace(JSON, path=str(path)))
+    assert message.startswith(f"{path}: row 2 (line 3)")
+    assert problem in message
+
+
+def test_json_bytes_and_columns(write):
+    path = write("n.jsonl", GOOD_LINE.encode() + b'{"text": "\xff"}\n')
+    assert fails(replace(JSON, path=str(path))) == (
+        f"{path}: row 2 (line 2): bytes that are not in data.encoding, at byte "
+        f"{len(GOOD_LINE) + 10}"
+    )
+    path.write_text(f'{{"note": "{SECRET}", "label": 0}}\n')
+    assert "no column 'text' (columns: note, label)" in fails(replace(JSON, path=str(path)))
+    path.write_text('{"text": "x", "label": 0}\n')
+    assert "no column 'site' (columns: text, label)" in fails(replace(JSON, path=str(path)))
+    path.write_text("\n\n")
+    assert fails(replace(JSON, path=str(path))) == f"{path} has no data rows"
+
+
+PARQUET = replace(CONFIG, source="parquet")
+
+
+def write_parquet(path, **columns):
+    pq.write_table(pa.table(columns), path)
+    return replace(PARQUET, path=str(path))
+
+
+def test_parquet(tmp_path):
+    config = write_parquet(
+        tmp_path / "n.parquet",
+        site=pa.array(["a", None], pa.string()).dictionary_encode(),
+        text=["one", "zwei ü"],
+        label=[1.0, 0.0],
+        more=[[1], [2]],
+    )
+    table = read(config)
+    assert list(table.texts) == ["one", "zwei ü"]
+    assert table.labels.tolist() == [1, 0]
+    assert table.groups["site"].tolist() == ["a", ""]
+
+
+def test_parquet_with_class_names_of_datasets(tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        text=datasets.Value("string"), label=datasets.ClassLabel(names=["pos", "neg"])
+    )
+    path = tmp_path / "n.parquet"
+    data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features)
+    data.to_parquet(path)
+    config = replace(PARQUET, path=str(path), columns=Columns())
+    # The file's own names decide where they are the labels; else its numbers are places.
+    assert read(config).labels.tolist() == [1, 0]
+    assert read(replace(config, labels=["good", "bad"])).labels.tolist() == [0, 1]
+    assert read(replace(config, labels=[]), discover=True).label_names == ("neg", "pos")
+
+
+def test_parquet_faults(tmp_path):
+    path = tmp_path / "n.parquet"
+    config = write_parquet(path, text=["x", None], label=[0, 1], site=["a", "b"])
+    assert fails(config) == f"{path}: row 2, column 'text': the text is missing"
+    write_parquet(path, text=["x", "y"], label=["neg", SECRET], site=["a", "b"])
+    assert fails(config).startswith(f"{path}: row 2, column 'label': the label is not one of")
+    write_parquet(path, text=[1, 2], label=["neg", "pos"], site=["a", "b"])
+    assert fails(config) == f"{path}: row 1, column 'text': the value is not text"
+    write_parquet(path, note=["x"], label=[0], site=["a"])
+    assert fails(config).startswith(f"{path}: no column 'text' (columns: note, label, site)")
+    write_parquet(path, text=pa.array([], pa.string()), label=[], site=[])
+    assert fails(config) == f"{path} has no data rows"
+    raw = pa.array([b"x", b"\xff"]).view(pa.string())
+    write_parquet(path, text=raw, label=[0, 1], site=["a", "b"])
+    assert fails(config) == f"{path}: row 2, column 'text': bytes that are not UTF-8"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert fails(config) == f"{path} is not a whole Parquet file"
+    path.write_text(SECRET)
+    assert fails(config) == f"{path} is not a whole Parquet file"
+
+
+def test_messages_are_single_lines_without_python_types(write):
+    path = write("n.csv", HEAD + f"{SECRET},,a\n")
+    assert not re.search(r"Error|Traceback|<class", fails(config_for(path)))

@@ -1,0 +1,68 @@
+"""Runs of the real command, in processes of their own, on a tiny BERT and made-up reviews."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="session")
+def reviews_csv(reviews: tuple[list[str], list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 reviews with three columns of other names; quotes, commas and UTF-8 inside."""
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["Kommentar", "Urteil", "Haus"])
+        for i, (text, label) in enumerate(zip(*reviews, strict=True)):
+            quoted = f'{text}, "so schön", sagte er' if i % 5 == 0 else text
+            writer.writerow([quoted, ["schlecht", "gut"][label], ["Nord", "Süd"][i % 2]])
+    return path
+
+
+@pytest.fixture(scope="session")
+def job(tiny_bert: Path, reviews_csv: Path) -> list[str]:
+    """Overrides of a small private job: 3 partners, 3 rounds, seconds."""
+    return [
+        f"model.base={tiny_bert}", "model.max_length=24", "data=csv", f"data.path={reviews_csv}",
+        "data.columns.text=Kommentar", "data.columns.label=Urteil", "data.columns.groups=[Haus]",
+        "data.labels=[schlecht,gut]", "partition=iid", "partition.blocks.partner.partners=3",
+        "train.batch=48", "train.physical_batch=32", "privacy.delta=1e-4", "run.rounds=3",
+        "run.workers=1", "strategy.server.lr=0.02",
+    ]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    cache = tmp_path_factory.mktemp("cache")
+    return {**os.environ, "FEDACCORD_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+
+
+@pytest.fixture(scope="session")
+def start(environment: dict[str, str]) -> Start:
+    """Start `fedaccord simulate` with overrides; the caller waits for it."""
+
+    def run(*overrides: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "scripts.cli", "simulate", *overrides],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(start: Start, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished run of `job` with seed 1."""
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    process = start(*job, "run.seed=1", f"run.dir={directory}")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    return directory

@@ -1,0 +1,75 @@
+"""Every error of the user is one clear line and exit code 2, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scripts import cli
+
+
+def fails(
+    overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> str:
+    monkeypatch.setenv("FEDACCORD_CACHE", str(tmp_path / "cache"))
+    code = cli.main(["simulate", *overrides, f"run.dir={tmp_path / 'run'}"])
+    err = capsys.readouterr().err
+    assert code == 2, err
+    assert err.startswith("fedaccord: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    return err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (["run.ronds=3"], ["run.ronds", "run.rounds"]),
+        (["run.rounds=many"], ["run.rounds", "many"]),
+        (["run.rounds=0"], ["run.rounds"]),
+        (["privacy.mode=perhaps"], ["privacy.mode"]),
+        (["model=nonsense"], ["nonsense"]),
+        (["strategy.robust=nonsense"], ["nonsense"]),
+        (["strategy.robust=multi_krum", "strategy.robust.f=2"], ["2f"]),
+        (["strategy.robust=multi_krum", "strategy.robust.f=-1"], ["strategy.robust"]),
+        (["data.columns.text=Notiz"], ["Notiz", "reviews.csv"]),
+        (["data.labels=[gut,mittel]"], ["row", "Urteil"]),
+        (["privacy.delta=0.01"], ["1/N", "partner-1"]),
+        (["train.batch=400"], ["partner-1", "train.batch"]),
+        (["data.path=nowhere.csv"], ["nowhere.csv"]),
+        (["run.resume=nowhere"], ["run.resume"]),
+    ],
+)
+def test_one_line_and_exit_code_2(
+    job: list[str], change: list[str], words: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:
+    err = fails([*job, *change], capsys, monkeypatch, tmp_path)
+    assert not [word for word in words if word not in err], err
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (",gut,Nord", ["row 3", "text"]),
+        ('"fein, sehr",prima,Nord', ["row 3", "Urteil"]),
+    ],
+)
+def test_bad_rows_are_named_without_their_content(
+    job: list[str], row: str, words: list[str], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(
+        "Kommentar,Urteil,Haus\na,gut,Nord\nb,schlecht,Nord\n" + row + "\nc,gut,Nord\n",
+        encoding="utf-8",
+    )
+    err = fails([*job, f"data.path={path}"], capsys, monkeypatch, tmp_path)
+    assert "bad.csv" in err
+    assert not [word for word in words if word not in err], err
+    assert "fein" not in err
+    assert "prima" not in err
+
+

@@ -1,0 +1,139 @@
+"""`fedaccord simulate` from the outside: what a run leaves, resume, interrupt, errors."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import pipeline
+
+from tests.e2e.conftest import Start
+
+pytestmark = pytest.mark.e2e
+
+
+def final_parameters(directory: Path) -> dict[str, torch.Tensor]:
+    newest = sorted((directory / "checkpoints").glob("round-*"))[-1]
+    return load_file(newest / "parameters.safetensors")
+
+
+def wait_for(condition: object, seconds: float, process: subprocess.Popen[str]) -> None:
+    """Wait until `condition()` holds, with a bound; fail with the output if the process ends."""
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        if process.poll() is not None or time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"not reached: {process.communicate()}")
+        time.sleep(0.02)
+
+
+def rounds_done(directory: Path) -> int:
+    return len(list((directory / "checkpoints").glob("round-*"))) if directory.exists() else 0
+
+
+def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    assert results["schema_version"] == 1
+    assert results["seed"] == 1
+    assert [r["round"] for r in results["rounds"]] == [1, 2, 3]
+    assert all(r["accuracy"] is not None and r["replies"] == 3 for r in results["rounds"])
+    assert all(r["worst_partner_accuracy"] is not None for r in results["rounds"])
+    final = results["final"]
+    assert set(final["partners"]) == {"partner-1", "partner-2", "partner-3"}
+    assert sum(p["weight_share"] for p in final["partners"].values()) == pytest.approx(1.0)
+    assert 7.5 < final["epsilon"]["max"] <= 8.0
+    assert final["epsilon"]["delta"] == 1e-4
+    assert set(final["groups"]) == {"Haus=Nord", "Haus=Süd"}
+    assert results["cost"]["bytes_up_per_partner_round"] > 0
+    assert results["cost"]["peak_rss_mb"] > 100
+    for name in ("config.yaml", "rounds.csv", "decisions.jsonl", "tensorboard", "model"):
+        assert (finished / name).exists(), name
+    decisions = [json.loads(x) for x in (finished / "decisions.jsonl").read_text().splitlines()]
+    assert len(decisions) == 9
+    assert yaml.safe_load((finished / "config.yaml").read_text())["privacy"]["epsilon"] == 8.0
+
+
+def test_the_model_loads_with_transformers(finished: Path) -> None:
+    classify = pipeline("text-classification", str(finished / "model"), trust_remote_code=True)
+    assert classify("a superb and lovely film")[0]["label"] in {"schlecht", "gut"}
+
+
+def test_the_ledger_survives_the_run(finished: Path) -> None:
+    for partner in (finished / "partners").iterdir():
+        with sqlite3.connect(partner / "ledger.sqlite") as database:
+            tables = database.execute("select count(*) from sqlite_master").fetchone()
+        assert tables[0] > 0
+
+
+def test_no_private_text_in_what_is_left(
+    finished: Path, reviews: tuple[list[str], list[int]]
+) -> None:
+    texts = [t.encode() for t in reviews[0] if len(t) > 40][:50]
+    for path in finished.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not [t for t in texts if t in content], path
+
+
+def test_same_seed_same_result_and_sigkill_then_resume_equals_it(
+    start: Start, job: list[str], finished: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    process = start(*job, "run.seed=1", f"run.dir={directory}")
+    wait_for(lambda: rounds_done(directory) >= 1, 120, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    psutil.wait_procs(children, timeout=60)
+    assert not (directory / "results.json").exists()
+    resumed = start(f"run.resume={directory}")
+    out, err = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, out + err
+    wanted = final_parameters(finished)
+    for name, tensor in final_parameters(directory).items():
+        assert torch.equal(tensor, wanted[name]), name
+    results = [json.loads((d / "results.json").read_text()) for d in (directory, finished)]
+    assert results[0]["final"] == results[1]["final"]
+
+
+def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    process = start(*job, "run.rounds=500", f"run.dir={directory}")
+    wait_for(lambda: rounds_done(directory) >= 1, 120, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, out + err
+    assert f"run.resume={directory}" in out.replace("\n", "")
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
+
+
+def test_without_privacy_it_learns(start: Start, job: list[str], tmp_path: Path) -> None:
+    process = start(*job, "privacy=none", "run.rounds=8", "strategy.server.lr=0.05",
+                    f"run.dir={tmp_path / 'run'}")
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["final"]["accuracy"] > 0.7
+    assert results["final"]["epsilon"] == {"max": 0.0, "delta": 0.0}
+
+
+def test_help_answers_within_a_second() -> None:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "scripts.cli", "--help"], check=True, capture_output=True)
+    # The promise is one second on an idle machine; the bound only catches a heavy import.
+    assert time.perf_counter() - began < 3.0
