@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from client.accounting import Budget, Epsilon, Segment, epsilon, within
+from client.accounting import Budget, Segment, epsilon, within
 from common.errors import UserError
 from common.files import canonical_json, sha256_text, write_atomic
 
@@ -51,7 +51,7 @@ class LedgerError(UserError):
     """The ledger cannot be used: damaged, of another data set, or not writable."""
 
 
-class BudgetExceeded(UserError):
+class BudgetExceeded(UserError):  # noqa: N818
     """The reservation would spend more than the partner allows; nothing was reserved."""
 
 
@@ -175,7 +175,7 @@ class Ledger:
                 "what": what,
                 "cap": None if cap is None else [cap.epsilon, cap.delta],
             }
-            refusal = None if cap is None else self._refusal(_spent(entries), segments, delta, cap)
+            refusal = None if cap is None else self._refusal(spent(entries), segments, delta, cap)
             if refusal is None:
                 return Reservation(add("reserve", body), run, release, segments)
             add("refuse", {**body, "reason": refusal})
@@ -211,13 +211,13 @@ class Ledger:
         except sqlite3.Error as failure:
             raise LedgerError(f"ledger {self.path} cannot be read: {failure}") from failure
 
-    def spent(self, run: str | None = None) -> list[Segment]:
-        """Every reserved segment, committed or not, of one run or of all."""
-        return _spent(self.entries(), run)
+    def spent(self, run: str | None = None, *, other_than: str | None = None) -> list[Segment]:
+        """Every reserved segment, committed or not: of one run, of all others, or of all."""
+        return spent(self.entries(), run, other_than=other_than)
 
-    def epsilon(self, delta: float, run: str | None = None) -> Epsilon:
+    def epsilon(self, delta: float, run: str | None = None) -> float:
         """Upper bound on what has been spent, at ``delta``, of one run or of all."""
-        return epsilon(self.spent(run), delta)
+        return epsilon(self.spent(run), delta).value
 
     def head(self) -> tuple[int, str]:
         """Number of rows and last hash; kept elsewhere, it pins the whole history."""
@@ -327,15 +327,15 @@ class Ledger:
         return entries
 
     def _refusal(
-        self, spent: list[Segment], segments: tuple[Segment, ...], delta: float, cap: Budget
+        self, before: list[Segment], segments: tuple[Segment, ...], delta: float, cap: Budget
     ) -> str | None:
         if delta > cap.delta:
             allowed = f"the {cap.delta:g} allowed on data set {self.dataset!r}"
             return f"delta {delta:g} is above {allowed}"
-        if within([*spent, *segments], cap):
+        if within([*before, *segments], cap):
             return None
-        already = epsilon(spent, cap.delta).value
-        after = epsilon([*spent, *segments], cap.delta).value
+        already = epsilon(before, cap.delta).value
+        after = epsilon([*before, *segments], cap.delta).value
         return (
             f"budget of data set {self.dataset!r} exceeded: epsilon {already:.4g} of "
             f"{cap.epsilon:.4g} is spent, and this would make it {after:.4g}"
@@ -365,6 +365,20 @@ def verify(path: Path | str) -> list[str]:
         LedgerError: if there is no such file.
     """
     return _inspect(Path(path))[1]
+
+
+def spent(
+    entries: Sequence[Entry], run: str | None = None, *, other_than: str | None = None
+) -> list[Segment]:
+    """Every segment reserved in these rows: of one run, of all others, or of all."""
+    return [
+        segment
+        for entry in entries
+        if entry.kind == "reserve"
+        and (run is None or entry.body["run"] == run)
+        and (other_than is None or entry.body["run"] != other_than)
+        for segment in entry.segments
+    ]
 
 
 def reservations(entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
@@ -471,15 +485,6 @@ def _reservations(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 def _committed(entries: Sequence[Entry]) -> set[str]:
     return {str(e.body["release"]) for e in entries if e.kind == "commit"}
-
-
-def _spent(entries: Sequence[Entry], run: str | None = None) -> list[Segment]:
-    return [
-        segment
-        for entry in entries
-        if entry.kind == "reserve" and (run is None or entry.body["run"] == run)
-        for segment in entry.segments
-    ]
 
 
 def _head_path(path: Path) -> Path:

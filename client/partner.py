@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.accounting import check_delta
 from client.partition import PartnerShare, partition
 from client.policy import Policy
 from common.config import Config, from_json
@@ -96,11 +97,11 @@ def check_rows(name: str, rows: int, config: Config) -> None:
             f"partner {name}: has {rows} training rows, fewer than train.batch="
             f"{config.train.batch}; lower train.batch or give it more rows"
         )
-    if config.private and config.privacy.delta >= 1 / rows:
-        raise UserError(
-            f"partner {name}: privacy.delta={config.privacy.delta:g} is not below 1/N with "
-            f"N={rows} training rows; choose less than {1 / rows:.1e}"
-        )
+    if config.private:
+        try:
+            check_delta(config.privacy.delta, rows)
+        except UserError as error:
+            raise UserError(f"partner {name}: {error}") from error
 
 
 def group_values(table: Table) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import torch
 from flwr.app import RecordDict
 
 from client.accounting import Segment, calibrate
-from client.ledger import Budget, Ledger
+from client.ledger import Ledger
 from client.partner import check_rows, group_values
 from client.session import Session
 from client.training import Privacy, train as train_locally
@@ -104,7 +104,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             segments=[Segment(sigma, rate, config.train.local_steps)],
             delta=config.privacy.delta,
             what=f"round {request.round}: {config.train.local_steps} training steps",
-            cap=Budget(partner.policy.budget.epsilon, partner.policy.budget.delta),
+            cap=partner.policy.budget,
         )
         reply = steps()
         ledger.commit(reservation)

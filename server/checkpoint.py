@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -82,7 +83,7 @@ def latest(directory: Path) -> Checkpoint | None:
             history=History.from_json(body.pop("history")),
             **body,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"{path}: not a readable checkpoint ({type(error).__name__}); "
             "remove this folder to continue from the one before"

@@ -19,6 +19,8 @@ T = TypeVar("T")
 GRAM_COLUMNS = 4096
 GRAM_BATCH = 16
 EXACT_COLUMNS = 8192
+# Up to so many columns float64 costs next to nothing, and too few blocks average the rounding.
+EXACT_UP_TO = 1 << 18
 # Below this ratio of squared distance to squared norms, float32 products have lost the distance.
 CANCELLATION = 1e-4
 
@@ -47,12 +49,14 @@ def gram(matrix: Tensor) -> Tensor:
     """Inner products of all pairs of rows, float64 [n, n].
 
     Products of blocks are float32 and their sums float64, which is right to about 1e-8 of the
-    squared norms.  Where many rows are nearer to each other than that can tell (raw weights, tiny
+    squared norms for millions of columns; few columns are taken in float64 throughout.  Where many rows are nearer to each other than that can tell (raw weights, tiny
     drifts), the products are taken again in float64.
 
     Args:
         matrix: float32 [n, d].
     """
+    if matrix.shape[1] <= EXACT_UP_TO:
+        return _exact_gram(matrix)
     result = _fast_gram(matrix)
     if bool(torch.isfinite(result).all()) and not _cancels(result):
         return result

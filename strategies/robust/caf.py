@@ -53,7 +53,9 @@ def filter_coefficients(gram: Tensor, f: int) -> Tensor:
     """Coefficients in [0, 1] of the rows at the least spectral norm that the filter met.
 
     While more than n - 2f of the mass is left: centre, take the leading eigenvector of the
-    weighted covariance, and shrink each row by its squared projection over the largest one.
+    weighted covariance, and shrink each row by its squared projection over the largest one of
+    those still in.  (ByzFL 0.0.11 takes the largest of all, filtered or not: one row far enough
+    away then stops all progress.)  Ends after at most n steps, each of which takes a row out.
     """
     n = gram.shape[0]
     mass = torch.ones(n, dtype=torch.float64)

@@ -21,7 +21,8 @@ class DnC:
 
     Each iteration draws columns, projects the centred rows on their first singular vector and
     drops the ``filter_fraction * f`` largest squared projections; rows that no iteration dropped
-    are averaged.
+    are averaged.  Made for attackers who push together: of several rows of unrelated, huge noise it
+    may find only the first, so clip before it.
 
     Attributes:
         f: malicious partners to tolerate.

@@ -13,6 +13,8 @@ from strategies import checks
 from strategies.rows import Rows
 from strategies.stage import Context, RuleResult, State
 
+SHORTEST = 1e-20
+
 
 @dataclass(frozen=True)
 class FLTrust:
@@ -41,8 +43,10 @@ class FLTrust:
         if reference is None:
             raise UserError("fltrust needs the server's own update, from public data at the server")
         length = float(torch.linalg.vector_norm(reference, dtype=torch.float64))
-        norms = rows.norms.clamp_min(1e-300)
-        cosines = rows.inner_products(reference) / (norms * max(length, 1e-300))
+        # A row or a reference of practically no length points nowhere.
+        norms = rows.norms.clamp_min(SHORTEST)
+        cosines = rows.inner_products(reference) / (norms * max(length, SHORTEST))
+        cosines = torch.where((rows.norms > SHORTEST) & (length > SHORTEST), cosines, 0.0)
         trust = cosines.clamp(0.0, 1.0) * weights.double()
         total = float(trust.sum())
         if total <= 0:

@@ -22,7 +22,7 @@ class GeometricMedian:
 
     Attributes:
         f: malicious partners to tolerate; used to check n > 2f and f * cap < 1/2.
-        smoothing: distances below this multiple of their median count as this much.
+        smoothing: distances below this multiple of the rows' usual distance count as this much.
         iterations: at most so many; they stop when no coefficient moves by 1e-10.
     """
 
@@ -66,7 +66,9 @@ def weiszfeld(
     """
     shares = weights
     distances = distances_to(squares, shares)
-    floor = max(smoothing * float(distances.median()), 1e-150)
+    # The usual distance is the median one seen from the most central row: f rows cannot move it.
+    usual = float(squares.median(1).values.min().sqrt())
+    floor = max(smoothing * usual, 1e-150)
     for _ in range(iterations):
         pull = weights / distances.clamp_min(floor)
         moved = pull / pull.sum()

@@ -83,10 +83,17 @@ def test_alpha_sets_the_label_skew(sized):
 
 
 def test_a_class_that_a_block_lacks_is_no_trouble():
-    table = make_table(["a", "c"] * 100 + ["b"] * 50, site=["x"] * 200 + ["y"] * 50)
-    block = Block(kind="dirichlet", sizes=[50, 50], where={"site": "x"})
-    shares = partition(table, one(block), 0)
-    assert all((share.indices < 200).all() for share in shares)
+    table = make_table(["b", "c"] * 100 + ["a"] * 50, site=["x"] * 200 + ["y"] * 50)
+    block = Block(kind="dirichlet", sizes=[50, 50], alpha=100.0, where={"site": "x"})
+    for share in partition(table, one(block), 0):
+        assert set(table.labels[share.indices]) == {1, 2}
+
+
+def test_blocks_draw_from_streams_of_their_own():
+    table = make_table([0, 1] * 100, site=["x"] * 100 + ["y"] * 100)
+    blocks = {site: Block(sizes=[50], where={"site": site}) for site in ("x", "y")}
+    first, second = partition(table, PartitionConfig(blocks=blocks), 0)
+    assert not np.array_equal(first.indices, second.indices - 100)
 
 
 def test_natural_partners_have_the_names_of_the_column():

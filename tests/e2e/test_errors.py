@@ -36,7 +36,7 @@ def fails(
         (["strategy.robust=multi_krum", "strategy.robust.f=-1"], ["strategy.robust"]),
         (["data.columns.text=Notiz"], ["Notiz", "reviews.csv"]),
         (["data.labels=[gut,mittel]"], ["row", "Urteil"]),
-        (["privacy.delta=0.01"], ["1/N", "partner-1"]),
+        (["privacy.delta=0.01"], ["1 / number", "partner-1"]),
         (["train.batch=400"], ["partner-1", "train.batch"]),
         (["data.path=nowhere.csv"], ["nowhere.csv"]),
         (["run.resume=nowhere"], ["run.resume"]),

@@ -155,6 +155,10 @@ FAULTS = {
         HEAD + OK + f'"two\nlines",neg,a\nx,{SECRET},a\n',
         "row 3 (line 5), column 'label': the label is not one of the 2 in data.labels",
     ),
+    "unknown label in a row of three lines": (
+        HEAD + OK + f'"{SECRET}\n\nmore",perhaps,a\n',
+        "row 2 (line 3), column 'label': the label is not one of the 2 in data.labels",
+    ),
     "no label": (HEAD + f"{SECRET},,a\n", "row 1 (line 2), column 'label': the label is missing"),
     "short row": (HEAD + OK + f"{SECRET},neg\n", "row 2 (line 3): 2 fields instead of 3"),
     "long row": (HEAD + f"{SECRET},neg,a,{SECRET}\n", "row 1 (line 2): 4 fields instead of 3"),

@@ -1,0 +1,238 @@
+"""What a partner allows to be done with its data: its own file, ``partner.yaml``.
+
+A coordinator's configuration is a request.  The partner checks it against this policy before it
+reads a row, and answers a request that goes too far with a refusal and its reason.  The lifetime
+budget is enforced by the ledger (``Ledger.reserve`` with ``cap=policy.budget``), because only the
+ledger knows what earlier runs have spent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from client.accounting import Budget
+from common.errors import UserError
+
+POLICY_VERSION = 1
+_KEYS = (
+    "version",
+    "lifetime",
+    "allow_non_private",
+    "allow_exact_metrics",
+    "datasets",
+    "tasks",
+    "columns",
+)
+_COLUMN_ROLES = ("text", "label", "groups")
+
+
+class PolicyRefusal(UserError):  # noqa: N818
+    """The partner does not allow what was asked; the message may be sent to the coordinator."""
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """A list of names, or anything (``names=None``)."""
+
+    names: frozenset[str] | None = None
+
+    def refused(self, asked: Iterable[str]) -> list[str]:
+        """Which of the names that were asked for are not allowed, sorted."""
+        return [] if self.names is None else sorted(set(asked) - self.names)
+
+
+@dataclass(frozen=True)
+class PolicyRequest:
+    """What a run wants to do, as it concerns the policy.
+
+    ``groups`` are the columns whose values form groups for fairness counts.  ``epsilon`` and
+    ``delta`` are those of the whole run and are ignored where ``private`` is False.
+    """
+
+    dataset: str
+    task: str
+    text: tuple[str, ...]
+    label: str
+    groups: tuple[str, ...]
+    private: bool
+    exact_metrics: bool
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A partner's rules; ``budget`` holds for each data set over its whole life."""
+
+    budget: Budget
+    allow_non_private: bool = False
+    allow_exact_metrics: bool = False
+    datasets: Allowed = Allowed()
+    tasks: Allowed = Allowed()
+    text: Allowed = Allowed()
+    label: Allowed = Allowed()
+    groups: Allowed = Allowed()
+
+    @classmethod
+    def permissive(cls, epsilon: float, delta: float) -> Policy:
+        """Everything allowed within one run's own budget: for simulations, which own no data."""
+        return cls(Budget(epsilon, delta), allow_non_private=True, allow_exact_metrics=True)
+
+    def check(self, request: PolicyRequest) -> None:
+        """Do nothing if the request is allowed.
+
+        Raises:
+            PolicyRefusal: naming the setting or the columns (never a value of a record).
+        """
+        names = (
+            ("data set", self.datasets, (request.dataset,)),
+            ("task", self.tasks, (request.task,)),
+            ("text column", self.text, request.text),
+            ("label column", self.label, (request.label,)),
+            ("group column", self.groups, request.groups),
+        )
+        for what, allowed, asked in names:
+            if refused := allowed.refused(asked):
+                listed = ", ".join(repr(name) for name in refused)
+                raise PolicyRefusal(f"the partner's policy does not allow the {what} {listed}")
+        if request.exact_metrics and not self.allow_exact_metrics:
+            raise PolicyRefusal(
+                "the partner's policy does not allow exact metrics, only noisy ones"
+            )
+        if not request.private:
+            if not self.allow_non_private:
+                raise PolicyRefusal(
+                    "the partner's policy does not allow training without differential privacy"
+                )
+            return
+        # Written so that NaN is refused too.
+        if not 0 < request.epsilon <= self.budget.epsilon:
+            raise PolicyRefusal(
+                f"epsilon {request.epsilon:g} is not within the {self.budget.epsilon:g} that the "
+                "partner's policy allows"
+            )
+        if not 0 < request.delta <= self.budget.delta:
+            raise PolicyRefusal(
+                f"delta {request.delta:g} is not within the {self.budget.delta:g} that the "
+                "partner's policy allows"
+            )
+
+
+def load(path: Path | str) -> Policy:
+    """The policy in a partner's file.
+
+    ``lifetime``, ``tasks`` and ``columns`` must be there; the permissions are off unless given.
+
+    Raises:
+        UserError: naming file and key, if the file cannot be read, a key is unknown, missing, given
+            twice, or of the wrong type.
+    """
+    try:
+        tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as failure:
+        raise UserError(f"policy {path} cannot be read: {failure}") from failure
+    except yaml.YAMLError as failure:
+        raise UserError(f"policy {path} is not YAML: {' '.join(str(failure).split())}") from failure
+    except _RepeatedKeyError as failure:
+        raise UserError(f"policy {path}: {failure} is given twice") from failure
+    reader = _Reader(str(path), "", tree)
+    reader.known(_KEYS)
+    if (version := reader.get("version", POLICY_VERSION)) != POLICY_VERSION:
+        raise UserError(f"policy {path}: version: {version!r} is not {POLICY_VERSION}")
+    lifetime, columns = reader.section("lifetime"), reader.section("columns")
+    lifetime.known(("epsilon", "delta"))
+    columns.known(_COLUMN_ROLES)
+    epsilon, delta = lifetime.number("epsilon"), lifetime.number("delta")
+    if not 0 < epsilon < float("inf"):
+        raise lifetime.wrong("epsilon", "a finite number above 0")
+    if not 0 < delta < 1:
+        raise lifetime.wrong("delta", "a number between 0 and 1")
+    return Policy(
+        Budget(epsilon, delta),
+        allow_non_private=reader.flag("allow_non_private"),
+        allow_exact_metrics=reader.flag("allow_exact_metrics"),
+        datasets=reader.names("datasets") if reader.has("datasets") else Allowed(),
+        tasks=reader.names("tasks"),
+        text=columns.names("text"),
+        label=columns.names("label"),
+        groups=columns.names("groups") if columns.has("groups") else Allowed(frozenset()),
+    )
+
+
+class _RepeatedKeyError(Exception):
+    """A key that YAML would silently let win over its first occurrence."""
+
+
+class _StrictLoader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
+                raise _RepeatedKeyError(repr(key))
+        return super().construct_mapping(node, deep)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """One mapping of the file, and how to say where something is wrong in it."""
+
+    path: str
+    prefix: str
+    tree: Any
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.tree, dict):
+            where = self.prefix.rstrip(".") or "the file"
+            raise UserError(f"policy {self.path}: {where} must hold keys and values")
+
+    def wrong(self, key: str, wanted: str) -> UserError:
+        return UserError(f"policy {self.path}: {self.prefix}{key} must be {wanted}")
+
+    def known(self, keys: tuple[str, ...]) -> None:
+        for key in self.tree:
+            if key not in keys:
+                raise UserError(
+                    f"policy {self.path}: unknown key {self.prefix}{key}; "
+                    f"known are {', '.join(keys)}"
+                )
+
+    def has(self, key: str) -> bool:
+        return key in self.tree
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.tree.get(key, default)
+
+    def required(self, key: str) -> Any:
+        if key not in self.tree:
+            raise UserError(f"policy {self.path}: {self.prefix}{key} is missing")
+        return self.tree[key]
+
+    def section(self, key: str) -> _Reader:
+        return _Reader(self.path, f"{self.prefix}{key}.", self.required(key))
+
+    def number(self, key: str) -> float:
+        value = self.required(key)
+        if isinstance(value, bool):
+            raise self.wrong(key, "a number")
+        try:
+            # YAML 1.1 reads 1e-6, without a point, as text.
+            return float(value)
+        except (TypeError, ValueError):
+            raise self.wrong(key, "a number") from None
+
+    def flag(self, key: str) -> bool:
+        value = self.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def names(self, key: str) -> Allowed:
+        value = self.required(key)
+        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+            raise self.wrong(key, "a list of names")
+        return Allowed(frozenset(value))

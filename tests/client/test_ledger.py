@@ -1,0 +1,532 @@
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import client.ledger
+import common.files
+from client.accounting import Budget, Segment, epsilon
+from client.ledger import BudgetExceeded, Ledger, LedgerError, read, verify
+from common.errors import UserError
+from common.files import canonical_json, sha256_text
+from scripts import ledger as command
+
+DELTA = 1e-5
+ROUND = Segment(1.0, 0.05, 4)
+
+
+def reserve(ledger: Ledger, release: str, cap: Budget | None = None, run: str = "a") -> Any:
+    return ledger.reserve(run, release, [ROUND], DELTA, "training", cap)
+
+
+def filled(path: Path, releases: int = 3) -> Path:
+    with Ledger.open(path, "notes") as ledger:
+        for number in range(releases):
+            ledger.commit(reserve(ledger, f"r{number}"))
+    return path
+
+
+def test_spend_is_kept_over_reopening_and_over_runs(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    with Ledger.open(path, "notes") as ledger:
+        ledger.commit(reserve(ledger, "r1", run="first"))
+        reserve(ledger, "r2", run="first")
+    with Ledger.open(path, "notes") as ledger:
+        reserve(ledger, "r3", run="second")
+        assert ledger.spent() == [ROUND] * 3
+        assert ledger.spent("first") == [ROUND] * 2
+        assert ledger.spent(other_than="first") == [ROUND]
+        assert ledger.epsilon(DELTA) == epsilon([Segment(1.0, 0.05, 12)], DELTA).value
+        assert ledger.epsilon(DELTA, run="second") == epsilon([ROUND], DELTA).value
+    assert verify(path) == []
+
+
+def test_planted_fault_an_account_that_starts_anew_is_caught(tmp_path: Path) -> None:
+    """What a fresh accountant per message would claim is far below what the ledger says."""
+    with Ledger.open(filled(tmp_path / "notes.db", 10), "notes") as ledger:
+        assert ledger.epsilon(DELTA) > 1.5 * epsilon([ROUND], DELTA).value
+
+
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db")
+    for file in (path, tmp_path / "notes.db.head"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_same_release_counts_once_and_only_with_the_same_mechanism(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        first = reserve(ledger, "r1")
+        again = reserve(ledger, "r1")
+        assert (again.repeated, again.seq) == (True, first.seq)
+        assert ledger.spent() == [ROUND]
+        ledger.commit(again)
+        ledger.commit(first)
+        assert [e.kind for e in ledger.entries()] == ["genesis", "reserve", "commit"]
+        with pytest.raises(LedgerError, match="another mechanism"):
+            ledger.reserve("a", "r1", [Segment(2.0, 0.05, 4)], DELTA, "training", None)
+        with pytest.raises(LedgerError, match="another mechanism or run"):
+            reserve(ledger, "r1", run="b")
+
+
+def test_budget_is_never_exceeded_and_a_refusal_costs_nothing(tmp_path: Path) -> None:
+    cap = Budget(1.5, DELTA)
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        granted = 0
+        with pytest.raises(BudgetExceeded, match=r"'notes' exceeded: epsilon .* of 1.5 is spent"):
+            while True:
+                reserve(ledger, f"r{granted}", cap)
+                granted += 1
+        assert granted > 1
+        assert ledger.spent() == [ROUND] * granted
+        assert ledger.epsilon(DELTA) <= 1.5
+        assert epsilon([ROUND] * (granted + 1), DELTA).value > 1.5
+        assert ledger.entries()[-1].kind == "refuse"
+        with pytest.raises(BudgetExceeded, match="delta"):
+            ledger.reserve("a", "x", [ROUND], 1e-3, "training", cap)
+    assert verify(tmp_path / "notes.db") == []
+
+
+def test_release_without_noise_leaves_nothing(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        ledger.reserve("a", "r1", [Segment(0.0, 1.0, 1)], DELTA, "exact metrics", None)
+        with pytest.raises(BudgetExceeded, match="epsilon inf of 8"):
+            reserve(ledger, "r2", Budget(8.0, DELTA))
+
+
+def test_commit_needs_a_reservation_of_this_ledger(tmp_path: Path) -> None:
+    with (
+        Ledger.open(tmp_path / "a.db", "a") as one,
+        Ledger.open(tmp_path / "b.db", "b") as other,
+        pytest.raises(LedgerError, match="no reservation"),
+    ):
+        other.commit(reserve(one, "r1"))
+
+
+def test_another_data_set_is_refused(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db")
+    with pytest.raises(LedgerError, match="belongs to data set 'notes', not 'letters'"):
+        Ledger.open(path, "letters")
+
+
+def test_not_a_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("something else entirely, and long enough to be looked at" * 20)
+    assert "cannot be read as a ledger" in verify(path)[0]
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger.open(path, "notes")
+    with pytest.raises(UserError, match="there is no ledger"):
+        verify(tmp_path / "missing.db")
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE entries SET body = '{}' WHERE seq = 1",
+        "DELETE FROM entries WHERE seq = 3",
+        "INSERT OR REPLACE INTO entries VALUES (1, '{}', '')",
+        "INSERT INTO entries VALUES (99, '{}', '')",
+    ],
+)
+def test_the_file_itself_refuses_anything_but_appending(tmp_path: Path, statement: str) -> None:
+    connection = sqlite3.connect(filled(tmp_path / "notes.db"))
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(statement)
+    connection.close()
+
+
+Rows = list[list[Any]]
+
+
+def tamper(path: Path, change: Callable[[Rows], Rows]) -> None:
+    """Rewrite the rows as somebody would who first removes the guards and then restores them."""
+    connection = sqlite3.connect(path)
+    rows = [list(row) for row in connection.execute("SELECT * FROM entries ORDER BY seq")]
+    connection.execute("DROP TABLE entries")
+    connection.execute(client.ledger._SCHEMA["entries"])
+    connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", change(rows))
+    for name, statement in client.ledger._SCHEMA.items():
+        if name != "entries":
+            connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def edited(rows: Rows) -> Rows:
+    rows[3][1] = rows[3][1].replace("[1.0,0.05,4]", "[9.0,0.05,4]")
+    return rows
+
+
+def deleted(rows: Rows) -> Rows:
+    return rows[:3] + rows[4:]
+
+
+def deleted_and_renumbered(rows: Rows) -> Rows:
+    return [[seq, *row[1:]] for seq, row in enumerate(deleted(rows))]
+
+
+def swapped(rows: Rows) -> Rows:
+    rows[1][1:], rows[3][1:] = rows[3][1:], rows[1][1:]
+    return rows
+
+
+def inserted(rows: Rows) -> Rows:
+    body = rows[1][1].replace('"r0"', '"r9"')
+    rows.insert(2, [2, body, sha256_text(rows[1][2], body)])
+    return [[seq, *row[1:]] for seq, row in enumerate(rows)]
+
+
+def cut(rows: Rows) -> Rows:
+    return rows[:-2]
+
+
+def emptied(rows: Rows) -> Rows:
+    return []
+
+
+def first_removed(rows: Rows) -> Rows:
+    return rows[1:]
+
+
+def rechained(rows: Rows) -> Rows:
+    previous = ""
+    for row in rows:
+        row[2] = previous = sha256_text(previous, row[1])
+    return rows
+
+
+def edited_and_rechained(rows: Rows) -> Rows:
+    return rechained(edited(rows))
+
+
+def renamed_and_rechained(rows: Rows) -> Rows:
+    rows[0][1] = rows[0][1].replace("notes", "other")
+    return rechained(rows)
+
+
+def cut_and_regrown(rows: Rows) -> Rows:
+    return rechained(cut(rows) + [[row[0], row[1].replace("r2", "r9")] + [""] for row in rows[-2:]])
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (edited, "row 3 does not continue the chain"),
+        (deleted, "a row is missing before row 4"),
+        (deleted_and_renumbered, "row 3 does not continue the chain"),
+        (swapped, "row 1 does not continue the chain"),
+        (inserted, "row 3 does not continue the chain"),
+        (cut, "the tail is cut off: 7 rows were written, 5 are left"),
+        (emptied, "no genesis row"),
+        (first_removed, "not a genesis row"),
+        (edited_and_rechained, "is not the one that the head file"),
+        (renamed_and_rechained, "is not the one that the head file"),
+        (cut_and_regrown, "is not the one that the head file"),
+    ],
+)
+def test_damage_is_found_and_stops_the_partner(
+    tmp_path: Path, change: Callable[[Rows], Rows], found: str
+) -> None:
+    path = filled(tmp_path / "notes.db")
+    with Ledger.open(path, "notes") as already_open:
+        tamper(path, change)
+        assert any(found in problem for problem in verify(path)), verify(path)
+        with pytest.raises(LedgerError, match="damaged"):
+            reserve(already_open, "r5")
+    with pytest.raises(LedgerError, match="damaged"):
+        Ledger.open(path, "notes")
+    assert command.verify(path) == 1
+
+
+def test_removed_guard_head_or_file_is_found(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db")
+    head = tmp_path / "notes.db.head"
+    kept = head.read_text()
+    connection = sqlite3.connect(path)
+    connection.execute("DROP TRIGGER no_delete")
+    connection.close()
+    assert verify(path) == ["the guard 'no_delete' has been changed or removed"]
+
+    connection = sqlite3.connect(path)
+    connection.execute(client.ledger._SCHEMA["no_delete"])
+    connection.close()
+    assert verify(path) == []
+    head.unlink()
+    assert verify(path) == ["the head file notes.db.head is missing"]
+    head.write_text("?")
+    assert verify(path) == ["the head file notes.db.head cannot be read"]
+    head.write_text(kept)
+    path.unlink()
+    with pytest.raises(LedgerError, match="removed or emptied"):
+        Ledger.open(path, "notes")
+
+
+def test_an_old_copy_of_both_files_is_found_only_by_a_head_kept_elsewhere(tmp_path: Path) -> None:
+    """The documented limit: a consistent older state cannot be told from the truth by itself."""
+    path = filled(tmp_path / "notes.db", 2)
+    backup = tmp_path / "old"
+    backup.mkdir()
+    for file in tmp_path.glob("notes.db*"):
+        shutil.copy2(file, backup / file.name)
+    with Ledger.open(path, "notes") as ledger:
+        reserve(ledger, "r8")
+        kept = ledger.head()
+    for file in backup.iterdir():
+        shutil.copy2(file, tmp_path / file.name)
+    assert verify(path) == []
+    with Ledger.open(path, "notes") as ledger:
+        assert ledger.head() != kept
+
+
+# --- several processes, full disk ---------------------------------------------------------------
+
+
+def in_child(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return child
+
+
+def test_processes_appending_at_once_neither_fork_the_chain_nor_overspend(tmp_path: Path) -> None:
+    path, cap, processes, tries = tmp_path / "notes.db", Budget(2.0, DELTA), 4, 8
+
+    def work(name: int) -> None:
+        with Ledger.open(path, "notes") as ledger:
+            for number in range(tries):
+                try:
+                    ledger.commit(reserve(ledger, f"{name}-{number}", cap))
+                except BudgetExceeded:
+                    continue
+
+    children = [in_child(lambda name=name: work(name)) for name in range(processes)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * processes
+    assert verify(path) == []
+    kinds = [entry.kind for entry in read(path)]
+    assert kinds.count("genesis") == 1
+    assert kinds.count("reserve") == kinds.count("commit") > 0
+    assert kinds.count("reserve") + kinds.count("refuse") == processes * tries
+    spent = [ROUND] * kinds.count("reserve")
+    assert epsilon(spent, DELTA).value <= 2.0 < epsilon([*spent, ROUND], DELTA).value
+
+
+def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    reserved = 0
+    with Ledger.open(path, "notes") as ledger:
+        pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+        ledger._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        with pytest.raises(LedgerError, match="cannot be written .*nothing may be trained"):
+            while True:
+                reserve(ledger, f"r{reserved}")
+                reserved += 1
+        assert ledger.spent() == [ROUND] * reserved
+    assert reserved > 3
+    assert verify(path) == []
+    with Ledger.open(path, "notes") as ledger:
+        reserve(ledger, "after")
+        assert len(ledger.spent()) == reserved + 1
+
+
+# --- killed at every write ----------------------------------------------------------------------
+
+TRACED = {client.ledger.__file__, common.files.__file__}
+SKIPPED = {"_examine", "_parse", "_genesis_problems", "_head_problems", "kind", "segments"}
+# sqlite3_io_methods: an int, then pointers; these are the ones that change a file.
+X_WRITE, X_TRUNCATE, X_SYNC = 3, 4, 5
+METHODS_SIZE = 8 + 18 * 8
+# sqlite3_vfs: three ints, pNext, zName, pAppData, xOpen, xDelete.
+VFS_OPEN, VFS_DELETE = 40, 48
+
+
+class Killer:
+    """Kills its own process at the n-th place where something may be half done.
+
+    Places are every executed line of the ledger and of the atomic file writer, and, within
+    SQLite, before every write, truncate, sync and delete of a file, and half-way through every
+    write.
+    """
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+        self.system_calls = 0
+        self._keep: list[Any] = []
+
+    def place(self) -> None:
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+
+    def trace_lines(self) -> None:
+        def local(frame: FrameType, event: str, arg: object) -> Any:
+            if event == "line":
+                self.place()
+            return local
+
+        def enter(frame: FrameType, event: str, arg: object) -> Any:
+            code = frame.f_code
+            return local if code.co_filename in TRACED and code.co_name not in SKIPPED else None
+
+        sys.settrace(enter)
+
+    def trace_sqlite(self) -> None:
+        """Replace the file methods of SQLite's virtual file system in this process."""
+        library = ctypes.CDLL(ctypes.util.find_library("sqlite3"))
+        library.sqlite3_vfs_find.restype = ctypes.c_void_p
+        vfs = library.sqlite3_vfs_find(None)
+        pointer, integer, long = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+        opens = ctypes.CFUNCTYPE(integer, pointer, pointer, pointer, integer, pointer)
+        deletes = ctypes.CFUNCTYPE(integer, pointer, pointer, integer)
+        writes = ctypes.CFUNCTYPE(integer, pointer, pointer, integer, long)
+        truncates = ctypes.CFUNCTYPE(integer, pointer, long)
+        syncs = ctypes.CFUNCTYPE(integer, pointer, integer)
+
+        def slot(address: int) -> Any:
+            return ctypes.c_void_p.from_address(address)
+
+        def patch(address: int, kind: Any, replace: Callable[[Any], Callable[..., int]]) -> None:
+            function = kind(replace(kind(slot(address).value)))
+            self._keep.append(function)
+            slot(address).value = ctypes.cast(function, pointer).value
+
+        def counted(original: Any) -> Callable[..., int]:
+            def call(*arguments: Any) -> int:
+                self.system_calls += 1
+                self.place()
+                return int(original(*arguments))
+
+            return call
+
+        def torn(original: Any) -> Callable[..., int]:
+            def call(file: int, data: int, size: int, offset: int) -> int:
+                self.system_calls += 1
+                self.place()
+                if self.left == 0:
+                    original(file, data, size // 2, offset)
+                self.place()
+                return int(original(file, data, size, offset))
+
+            return call
+
+        def opening(original: Any) -> Callable[..., int]:
+            def call(vfs: int, name: int, file: int, flags: int, out: int) -> int:
+                result = int(original(vfs, name, file, flags, out))
+                if slot(file).value:
+                    methods = ctypes.create_string_buffer(METHODS_SIZE)
+                    ctypes.memmove(methods, slot(file).value, METHODS_SIZE)
+                    self._keep.append(methods)
+                    table = ctypes.addressof(methods)
+                    patch(table + 8 * X_WRITE, writes, torn)
+                    patch(table + 8 * X_TRUNCATE, truncates, counted)
+                    patch(table + 8 * X_SYNC, syncs, counted)
+                    slot(file).value = table
+                return result
+
+            return call
+
+        patch(vfs + VFS_OPEN, opens, opening)
+        patch(vfs + VFS_DELETE, deletes, counted)
+
+
+def two_rounds(path: Path, released: int) -> None:
+    """A partner's life: each release is announced (one byte) after its reservation returned."""
+    for release in ("r1", "r2"):
+        with Ledger.open(path, "notes") as ledger:
+            reservation = reserve(ledger, release)
+            os.write(released, b"x")
+            ledger.commit(reservation)
+
+
+def run_until_killed(path: Path, at: int, arm: Callable[[Killer], None]) -> tuple[bool, int, int]:
+    """Whether the child was killed, how many releases it made, how many system calls SQLite did."""
+    out, into = os.pipe()
+
+    def work() -> None:
+        killer = Killer(at)
+        arm(killer)
+        two_rounds(path, into)
+        sys.settrace(None)
+        os.write(into, canonical_json({"calls": killer.system_calls}).encode())
+
+    child = in_child(work)
+    os.close(into)
+    status = os.waitpid(child, 0)[1]
+    with os.fdopen(out, "rb") as pipe:
+        said = pipe.read().decode()
+    if os.WIFSIGNALED(status):
+        return True, said.count("x"), 0
+    assert status == 0, f"the child failed with status {status}"
+    marks, _, rest = said.partition("{")
+    return False, len(marks), json.loads("{" + rest)["calls"]
+
+
+@pytest.mark.parametrize("arm", [Killer.trace_lines, Killer.trace_sqlite])
+def test_killed_at_every_write_it_never_forgets_a_release(
+    tmp_path: Path, arm: Callable[[Killer], None]
+) -> None:
+    killed, at, calls = True, 0, 0
+    while killed:
+        path = tmp_path / f"{at}" / "notes.db"
+        killed, released, calls = run_until_killed(path, at, arm)
+        # What is left must be whole as it lies, before anything opens and mends it.
+        if path.exists() and path.stat().st_size > 0:
+            problems = verify(path)
+            assert problems in ([], ["it holds no entries at all"]), (at, problems)
+        with Ledger.open(path, "notes") as ledger:
+            spent = len(ledger.spent())
+            assert released <= spent <= released + 1, at
+            reserve(ledger, "afterwards")
+            assert len(ledger.spent()) == spent + 1
+        assert verify(path) == [], at
+        shutil.rmtree(path.parent)
+        at += 1
+    assert released == 2
+    assert at > 50
+    if arm is Killer.trace_sqlite:
+        assert calls > 50, "SQLite's file methods were not reached"
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+def test_show_says_what_is_spent_and_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "notes.db"
+    cap = Budget(1.5, DELTA)
+    with Ledger.open(path, "notes") as ledger:
+        assert command.show(path) == 0
+        assert "Nothing has been spent yet" in capsys.readouterr().out
+        ledger.commit(reserve(ledger, "r1", cap, run="[first]"))
+        reserve(ledger, "r2", cap, run="second")
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve("second", "r3", [Segment(0.3, 0.5, 9)], DELTA, "training", cap)
+        spent = ledger.epsilon(DELTA)
+    assert command.show(path) == 0
+    out = capsys.readouterr().out
+    assert f"Spent: epsilon {spent:.4g} at delta 1e-05" in out
+    assert f"Left: epsilon {1.5 - spent:.4g} of 1.5" in out
+    assert "[first]" in out
+    assert "1 spends were reserved and never confirmed" in out
+    assert "1 requests were refused" in out
+    assert command.verify(path) == 0
+    assert "The ledger is whole: 5 rows" in capsys.readouterr().out

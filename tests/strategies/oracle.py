@@ -1,0 +1,62 @@
+"""Independent implementations to compare with."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from strategies.rows import Rows
+from strategies.stage import Context, RobustRule, RuleResult
+
+
+def byzfl(module: str) -> types.ModuleType:
+    """A submodule of byzfl, without the package's own imports (they need torchvision)."""
+    if "byzfl" not in sys.modules:
+        found = importlib.util.find_spec("byzfl")
+        assert found is not None
+        assert found.submodule_search_locations is not None
+        package = types.ModuleType("byzfl")
+        package.__path__ = list(found.submodule_search_locations)
+        sys.modules["byzfl"] = package
+    return import_module(f"byzfl.{module}")
+
+
+def context(seed: int = 0, reference: Tensor | None = None) -> Context:
+    return Context(torch.Generator().manual_seed(seed), reference)
+
+
+def uniform(n: int) -> Tensor:
+    return torch.full((n,), 1 / n, dtype=torch.float64)
+
+
+def run(
+    rule: RobustRule,
+    matrix: Tensor,
+    weights: Tensor | None = None,
+    seed: int = 0,
+    reference: Tensor | None = None,
+) -> RuleResult:
+    """One application of a rule from its first state."""
+    weights = uniform(len(matrix)) if weights is None else weights
+    state = rule.init(matrix.shape[1])
+    return rule.apply(Rows(matrix), weights, state, context(seed, reference))
+
+
+def random_rows(n: int, d: int, seed: int, outliers: int = 0) -> Tensor:
+    """Heterogeneous rows around a common direction, the last ``outliers`` of them far off."""
+    g = torch.Generator().manual_seed(seed)
+    rows = torch.randn(n, d, generator=g) * (0.5 + torch.rand(n, 1, generator=g))
+    rows += torch.randn(d, generator=g)
+    if outliers:
+        rows[-outliers:] = rows[-outliers:] * 8 - 3
+    return rows
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    expected = expected.double()
+    return float((actual.double() - expected).norm() / expected.norm().clamp_min(1e-12))
