@@ -15,8 +15,9 @@ Two accountants are run and compared:
 * RDP: Rényi differential privacy of the sampled Gaussian (Mironov, Talwar, Zhang, 2019,
   arXiv:1908.10530), converted as in Balle et al., 2020 (arXiv:1905.09982, theorem 21).
 
-Both give upper bounds; the smaller one that is trustworthy is reported.  Values never lie below
-the true epsilon, up to floating-point error, which delta / 1000 of slack covers for delta >= 1e-10.
+Both give upper bounds; the smaller one that is trustworthy is reported.  Values never lie
+below the true epsilon: PRV's slack of delta / 1000 covers the floating-point error of its Fourier
+transforms down to delta = 1e-10, and below that RDP is used.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _RELATIVE_ERROR = 0.002
 _LARGEST_MESH = 2**20
 # exp() of the privacy loss must not overflow: Opacus would then return far too small an epsilon.
 _LARGEST_LOSS = 600.0
+_SMALLEST_PRV_DELTA = 1e-10
 # calibrate() stops when the noise multiplier is this close above the smallest admissible one, and
 # aims this far below the target, so that rounding between nearly equal compositions (the last
 # rounds of a run, reserved one by one) never exceeds a target that the whole run meets.
@@ -371,6 +373,8 @@ class _AddedRecord:
 
 def _prv(merged: tuple[Segment, ...], delta: float, rough: float) -> tuple[float, float]:
     """Proven lower and upper end of epsilon: the larger of the two directions."""
+    if delta < _SMALLEST_PRV_DELTA:
+        raise ArithmeticError(f"delta {delta:g} is within its rounding errors")
     delta_error = delta / 1000
     steps = [segment.steps for segment in merged]
     removed = [PoissonSubsampledGaussianPRV(s.sample_rate, s.noise_multiplier) for s in merged]

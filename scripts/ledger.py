@@ -96,3 +96,8 @@ def _runs(
             str(of_run[-1][0].body["time"]),
         )
     return table
+
+
+def main(action: str, path: Path | str) -> int:
+    """Run ``show`` or ``verify``."""
+    return show(path) if action == "show" else verify(path)

@@ -98,8 +98,16 @@ class Rows:
         return part.clone() if self.mixing is None else self.mixing.float() @ part
 
     def dense(self, out: Tensor | None = None) -> Tensor:
-        """All rows as a new matrix (or into ``out``), float32 [k, d]."""
+        """All rows as a new matrix, or written into ``out``, float32 [k, d].
+
+        ``out`` may be the base itself where the rows were only scaled.
+        """
         result = torch.empty(self.count, self.size) if out is None else out
+        if self.mixing is not None and bool((self.mixing == self.mixing.diag().diag()).all()):
+            for i, factor in enumerate(self.mixing.diag().tolist()):
+                if factor != 1 or result is not self.base:
+                    torch.mul(self.base[i], factor, out=result[i])
+            return result
         step = 1 << 14
 
         def part(start: int, stop: int) -> None:

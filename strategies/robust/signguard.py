@@ -31,7 +31,7 @@ class SignGuard:
     f: int = 1
     lower: float = 0.1
     upper: float = 3.0
-    columns: int = 65_536
+    columns: int = 16_384
     title: ClassVar[str] = "SignGuard"
     score_name: ClassVar[str | None] = "sign distance"
     breaks_at_half_weight: ClassVar[bool] = False
@@ -73,8 +73,9 @@ class SignGuard:
 
 def sign_fractions(sample: Tensor) -> Tensor:
     """Fractions of positive, zero and negative entries of each row, float64 [n, 3]."""
-    signs = torch.sign(sample)
-    return torch.stack([(signs == s).double().mean(1) for s in (1, 0, -1)], dim=1)
+    positive = (sample > 0).sum(1).double() / sample.shape[1]
+    negative = (sample < 0).sum(1).double() / sample.shape[1]
+    return torch.stack([positive, 1 - positive - negative, negative], dim=1)
 
 
 def largest_cluster(points: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import permutations
 
 import pytest
@@ -93,7 +94,6 @@ def test_screening_refuses_malformed_updates(tensors, reason):
     bound = 20.0 if "bound 20" in reason else None
     found = Screening(max_norm=bound).check(Reply("a", tensors, METRICS), LAYOUT)
     assert found is not None
-    import re
 
     assert re.search(reason, found), found
 
@@ -112,7 +112,6 @@ def test_screening_refuses_malformed_updates(tensors, reason):
     ],
 )
 def test_screening_refuses_impossible_metrics(metrics, reason):
-    import re
 
     found = Screening().check(reply(**metrics), LAYOUT)
     assert found is not None
