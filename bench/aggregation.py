@@ -22,6 +22,7 @@ import time
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +43,18 @@ from strategies.robust.fltrust import FLTrust
 from strategies.robust.geometric_median import GeometricMedian
 from strategies.robust.krum import Krum
 from strategies.robust.mda import MDA
-from strategies.robust.mean import Mean
 from strategies.robust.meamed import MeaMed
+from strategies.robust.mean import Mean
 from strategies.robust.median import Median
 from strategies.robust.monna import MoNNA
 from strategies.robust.multi_krum import MultiKrum
 from strategies.robust.signguard import SignGuard
 from strategies.robust.trimmed_mean import TrimmedMean
 from strategies.rows import Rows
-from strategies.stage import Context, PreStage, RobustRule
+from strategies.stage import Context, RobustRule
 
 SIZES = "20x5000000,50x5000000,20x22700000,50x22700000"
 ENOUGH_SECONDS = 3.0
-PRE = (NNM, ARC, StaticClipping)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Peer:
         admits: whether it can run at all at n and f.
     """
 
-    call: Callable[[Tensor, int], Callable[[], object]]
+    call: Callable[[Any, int], Callable[[], object]]
     copies: Callable[[int, int], float]
     admits: Callable[[int, int], bool] = lambda n, f: True
 
@@ -141,10 +141,10 @@ def flower(name: str, settings: Callable[[int, int], dict[str, Any]], copies: fl
 class Case:
     """One line of the table: our stage and its peers."""
 
-    ours: Callable[[int], RobustRule | PreStage]
+    ours: Callable[[int], RobustRule | NNM | ARC | StaticClipping]
     flower: Peer | None = None
     byzfl: Peer | None = None
-    in_place: bool = False
+    in_place: bool = False  # writes into its input, so that every run gets a copy of its own
 
 
 def _none(n: int, f: int) -> dict[str, Any]:
@@ -185,7 +185,7 @@ CASES: dict[str, Case] = {
     "dnc": Case(DnC),
     "signguard": Case(SignGuard),
     "fltrust": Case(lambda f: FLTrust()),
-    "nnm": Case(NNM, None, byzfl("NNM", lambda n, f: float(n - f + 1))),
+    "nnm": Case(NNM, None, byzfl("NNM", lambda n, f: float(n - f + 1)), in_place=True),
     "arc": Case(ARC, None, byzfl("ARC", 1), in_place=True),
     "static_clipping": Case(
         lambda f: StaticClipping(100.0), None, byzfl("Clipping", 1, c=100.0), in_place=True
@@ -224,7 +224,7 @@ def our_call(case: Case, matrix: Tensor, f: int) -> Callable[[], object]:
     """Our stage on the matrix.
 
     Pre-aggregations are lazy in a pipeline; here their rows are written out, as the peer's are:
-    clipping into its input and mixing into a new matrix.
+    into the input, which a round does not need any more.
     """
     stage = case.ours(f)
     n, d = matrix.shape
@@ -233,9 +233,8 @@ def our_call(case: Case, matrix: Tensor, f: int) -> Callable[[], object]:
 
     def call() -> object:
         context = Context(torch.Generator().manual_seed(0), reference)
-        if isinstance(stage, PRE):
-            mapped = stage.apply(Rows(matrix), weights, context).rows
-            return mapped.dense(matrix if case.in_place else None)
+        if isinstance(stage, NNM | ARC | StaticClipping):
+            return stage.apply(Rows(matrix), weights, context).rows.dense(matrix)
         return stage.apply(Rows(matrix), weights, stage.init(d), context)
 
     return call
@@ -243,9 +242,7 @@ def our_call(case: Case, matrix: Tensor, f: int) -> Callable[[], object]:
 
 def output_bytes(case: Case, matrix: Tensor) -> int:
     """How many bytes our stage returns in new memory."""
-    if case.in_place:
-        return 0
-    return matrix.nbytes if isinstance(case.ours(1), PRE) else 4 * matrix.shape[1]
+    return 0 if case.in_place else 4 * matrix.shape[1]
 
 
 def peak_bytes(call: Callable[[], object]) -> int | None:
@@ -280,13 +277,14 @@ def peer_seconds(case: Case, peer: Peer | None, matrix: Tensor, repeats: int) ->
     if (peer.copies(n, f) + case.in_place) * matrix.nbytes > 0.85 * available():
         return None
 
-    def on(kind: Callable[[Tensor], Any]) -> Callable[[], Callable[[], object]]:
-        return lambda: peer.call(kind(matrix.clone() if case.in_place else matrix), f)
+    def prepare(numpy: bool) -> Callable[[], object]:
+        own = matrix.clone() if case.in_place else matrix
+        return peer.call(own.numpy() if numpy else own, f)
 
     found = []
-    for kind in (lambda m: m, lambda m: m.numpy()):
+    for numpy in (False, True):
         try:
-            found.append(best_seconds(on(kind), repeats))
+            found.append(best_seconds(partial(prepare, numpy), repeats))
         except (RuntimeError, AttributeError, TypeError, ValueError):
             continue  # one of the two kinds of input is not taken: torch.quantile has a size limit
     return min(found) if found else None
@@ -330,8 +328,8 @@ def table(sizes: list[tuple[int, int]], rules: list[str], repeats: int, out: Pat
         f = n // 5
         matrix = make_matrix(n, d, f)
         floors = {
-            "read_s": best_seconds(lambda m=matrix: m.sum, 3),
-            "gram_s": best_seconds(lambda m=matrix: lambda: linalg.gram(m), 3),
+            "read_s": best_seconds(partial(partial, torch.sum, matrix), 3),
+            "gram_s": best_seconds(partial(partial, linalg.gram, matrix), 3),
         }
         for name in rules:
             rows.append({**measure(name, matrix, repeats), **floors})

@@ -26,5 +26,3 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Evaluate the last global model."""
     return session.answer(message, context, work.evaluate)
-
-

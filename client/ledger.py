@@ -51,7 +51,7 @@ class LedgerError(UserError):
     """The ledger cannot be used: damaged, of another data set, or not writable."""
 
 
-class BudgetExceeded(UserError):  # noqa: N818
+class BudgetExceeded(UserError):
     """The reservation would spend more than the partner allows; nothing was reserved."""
 
 

@@ -62,7 +62,8 @@ def simulated(config: Config, config_json: str, index: int) -> Partner:
     """Partner number `index` of a simulation."""
     table, shares = _shares_of(config_json)
     share = shares[index]
-    assert config.run.dir is not None and config.run.cache_dir is not None
+    assert config.run.dir is not None
+    assert config.run.cache_dir is not None
     train, validation = split_rows(table.select(share.indices), config)
     return Partner(
         name=share.name,

@@ -31,7 +31,7 @@ _KEYS = (
 _COLUMN_ROLES = ("text", "label", "groups")
 
 
-class PolicyRefusal(UserError):  # noqa: N818
+class PolicyRefusal(UserError):
     """The partner does not allow what was asked; the message may be sent to the coordinator."""
 
 

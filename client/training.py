@@ -12,8 +12,9 @@ Everything that leaves besides the parameters is independent of the rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class PoissonBatches(Sampler[list[int]]):
             yield sorted(rows, key=lambda row: int(self.lengths[row]))
 
 
-def _same(batch: Batch) -> Batch:
+def _same(batch: Any) -> Any:
     return batch
 
 
@@ -90,22 +91,11 @@ class _Forward(nn.Module):
     def __init__(self, network: Network, examples: Examples) -> None:
         super().__init__()
         self.suffix = network.suffix
-        self._call = lambda batch: examples.logits(network, batch)
+        self._call: Callable[[Batch], Tensor] = lambda batch: examples.logits(network, batch)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a batch."""
         return self._call(batch)
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    return Batch(
-        batch.inputs.to(device, non_blocking=True),
-        batch.mask.to(device, non_blocking=True),
-        batch.labels.to(device, non_blocking=True),
-        batch.indices,
-    )
 
 
 def _private_hooks(
@@ -113,7 +103,8 @@ def _private_hooks(
 ) -> None:
     """Per-example gradients from Opacus' hooks, clipped and noised by its DPOptimizer."""
     module = GradSampleModule(model, loss_reduction="sum", strict=False)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    # Opacus adds `grad_sample` to parameters, which their type does not know.
+    parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
     try:
         with BatchMemoryManager(
             data_loader=loader, max_physical_batch_size=size, optimizer=optimizer
@@ -123,7 +114,7 @@ def _private_hooks(
                     for p in parameters:
                         p.grad_sample = torch.zeros((0, *p.shape), device=p.device)
                 else:
-                    moved = _to(batch, device.device)
+                    moved = batch.to(device.device)
                     with device.autocast():
                         logits = module(moved)
                     nn.functional.cross_entropy(
@@ -150,8 +141,11 @@ def _private_ghost(
     bound the sensitivity only to about one percent.
     """
     module = GradSampleModuleFastGradientClipping(
-        model, max_grad_norm=optimizer.max_grad_norm, use_ghost_clipping=True,
-        loss_reduction="mean", strict=False,
+        model,
+        max_grad_norm=optimizer.max_grad_norm,
+        use_ghost_clipping=True,
+        loss_reduction="mean",
+        strict=False,
     )
     criterion = DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
     try:
@@ -163,7 +157,7 @@ def _private_ghost(
                     for p in optimizer.params:
                         p.grad = torch.zeros_like(p)
                 else:
-                    moved = _to(batch, device.device)
+                    moved = batch.to(device.device)
                     if moved.inputs.is_floating_point():
                         moved = replace(moved, inputs=moved.inputs.float())
                     criterion(module(moved), moved.labels).backward()
@@ -186,7 +180,7 @@ def _plain(
     examples: Examples = loader.dataset  # type: ignore[assignment]
     for rows in batches:
         for start in range(0, len(rows), size):
-            moved = _to(examples.__getitems__(rows[start : start + size]), device.device)
+            moved = examples.__getitems__(rows[start : start + size]).to(device.device)
             with device.autocast():
                 logits = model(moved)
             loss = nn.functional.cross_entropy(logits.float(), moved.labels, reduction="sum")
@@ -217,6 +211,7 @@ def train(
     """
     network.suffix.to(device.device)
     network.write(start)
+    start = network.read()
     network.suffix.train()
     model = _Forward(network, examples)
     parameters = list(network.trainable().values())

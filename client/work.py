@@ -12,9 +12,11 @@ from client.accounting import Segment, calibrate
 from client.ledger import Ledger
 from client.partner import check_rows, group_values
 from client.session import Session
-from client.training import Privacy, train as train_locally
+from client.training import Privacy
+from client.training import train as train_locally
 from common import messages
-from common.evaluation import Evaluation, evaluate as evaluate_on
+from common.evaluation import Evaluation
+from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
 from common.messages import Prepared, Report, Request
 from common.seeds import system_generator, torch_generator
@@ -74,7 +76,9 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     check_rows(partner.name, len(session.train), config)
     rate = sample_rate(session)
     sigma = noise_multiplier(session, request.run)
-    sampling, noise = _generators(session, request)
+    digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
+    step = f"{request.round}/{digest[:32]}"
+    sampling, noise = _generators(session, step)
 
     def steps() -> RecordDict:
         trained = train_locally(
@@ -93,14 +97,13 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
 
     if not config.private:
         return steps()
-    digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
     # In simulation the noise is a function of the seed, so repeating a round after a crash
     # releases the very same numbers and costs nothing.  In deployment every release is new.
-    nonce = "" if partner.seed is not None else secrets.token_hex(16)
+    nonce = "" if partner.seed is not None else f"/{secrets.token_hex(16)}"
     with Ledger.open(partner.ledger, partner.name) as ledger:
         reservation = ledger.reserve(
             run=request.run,
-            release=f"{request.run}/{request.round}/{digest[:32]}/{nonce}",
+            release=f"{request.run}/{step}{nonce}",
             segments=[Segment(sigma, rate, config.train.local_steps)],
             delta=config.privacy.delta,
             what=f"round {request.round}: {config.train.local_steps} training steps",
@@ -111,14 +114,18 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     return reply
 
 
-def _generators(session: Session, request: Request) -> tuple[torch.Generator, torch.Generator]:
-    """Streams for batch sampling and for noise; both must be secret for the guarantee to hold."""
+def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Generator]:
+    """Streams for batch sampling and for noise; both must be secret for the guarantee to hold.
+
+    A simulation keys them by round and incoming model: the same noise is never added to two
+    different gradients, whose difference it would lay bare.
+    """
     seed, name = session.partner.seed, session.partner.name
     if seed is None:
         return system_generator(), system_generator()
     return (
-        torch_generator(seed, "batches", name, request.round),
-        torch_generator(seed, "noise", name, request.round),
+        torch_generator(seed, "batches", name, step),
+        torch_generator(seed, "noise", name, step),
     )
 
 

@@ -27,7 +27,7 @@ class LoraConfig:
     """Low-rank adapters (Hu et al. 2021) on linear layers of the trained encoder layers."""
 
     r: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     targets: list[str] = field(default_factory=lambda: ["query", "value", "dense"])
     # "both" trains A and B; "b" freezes the random A (FFA-LoRA, Sun et al. 2024), which makes
     # averaging factors exact and halves the dimension that noise is added to.

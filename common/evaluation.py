@@ -54,13 +54,7 @@ def evaluate(
     for chosen in by_length(examples.lengths, EVALUATION_TOKENS):
         batch = examples.__getitems__(chosen.tolist())
         with torch.inference_mode(), device.autocast():
-            moved = type(batch)(
-                batch.inputs.to(device.device),
-                batch.mask.to(device.device),
-                batch.labels,
-                batch.indices,
-            )
-            logits = examples.logits(network, moved).float().cpu()
+            logits = examples.logits(network, batch.to(device.device)).float().cpu()
         rows = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
         loss += float(rows.clamp(0.0, LOSS_BOUND).nan_to_num(LOSS_BOUND).sum())
         predicted[batch.indices] = logits.argmax(1).numpy()

@@ -42,6 +42,17 @@ class Batch:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on `device`."""
+        if device.type == "cpu":
+            return self
+        return Batch(
+            self.inputs.to(device, non_blocking=True),
+            self.mask.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.indices,
+        )
+
 
 class Examples(Protocol):
     """Rows ready for the model; a map-style dataset whose items come a batch at a time."""
@@ -211,9 +222,7 @@ def _save_vectors(directory: Path, rows: TokenExamples, network: Network, device
     for chosen in by_length(rows.lengths, PREFIX_TOKENS):
         batch = rows.__getitems__(chosen.tolist())
         with torch.inference_mode(), device.autocast():
-            hidden = network.prefix(
-                batch.inputs.to(device.device), batch.mask.to(device.device)
-            )
+            hidden = network.prefix(batch.inputs.to(device.device), batch.mask.to(device.device))
         hidden = hidden.to(device.dtype).cpu()
         flat = hidden.view(torch.int16) if bits == np.int16 else hidden
         for i, row in zip(chosen, flat, strict=True):

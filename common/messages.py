@@ -78,8 +78,8 @@ class Report:
 
 def pack(body: Any, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:
     """A RecordDict from one of the dataclasses above and, optionally, named float tensors."""
-    header = {"kind": type(body).__name__, "body": json.dumps(asdict(body))}
-    content = RecordDict({HEADER: ConfigRecord(header)})  # type: ignore[dict-item]
+    header: dict[str, Any] = {"kind": type(body).__name__, "body": json.dumps(asdict(body))}
+    content = RecordDict({HEADER: ConfigRecord(header)})
     if arrays is not None:
         content[ARRAYS] = ArrayRecord(
             {name: Array(tensor.detach().cpu().numpy()) for name, tensor in arrays.items()}

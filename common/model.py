@@ -127,17 +127,23 @@ class Network:
         """The parameters that travel, by name, in a fixed order."""
         return {n: p for n, p in self.suffix.named_parameters() if p.requires_grad}
 
+    def constants(self) -> dict[str, Tensor]:
+        """Public tensors that travel to the partners and are never trained."""
+        return {n: b.detach().float().cpu() for n, b in self.suffix.head.named_buffers("head")}
+
     def read(self) -> dict[str, Tensor]:
         """Copies of the trainable parameters, float32 on the CPU."""
         return {n: p.detach().float().cpu().clone() for n, p in self.trainable().items()}
 
     def write(self, parameters: Mapping[str, Tensor]) -> None:
-        """Overwrite the trainable parameters.
+        """Overwrite the trainable parameters, and the constants that come with them.
 
         Raises ValueError when a name is missing or unknown, or a shape differs.
         """
-        own = self.trainable()
-        if set(own) != set(parameters):
+        own: dict[str, Tensor] = dict(self.trainable())
+        given = set(parameters)
+        own |= {n: b for n, b in self.suffix.head.named_buffers("head") if n in given}
+        if set(own) != given:
             wrong = sorted(set(own) ^ set(parameters))
             raise ValueError(f"parameters do not belong to this model: {wrong[0]} and others")
         with torch.no_grad():
@@ -217,11 +223,11 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
     return model
 
 
-def _head_of(stock: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module]:
+def _head_of(stock: Any) -> tuple[Any, nn.Module]:
     """The encoder inside a stock classifier and its head as (vectors, mask) -> logits."""
     if isinstance(stock, MeanPooledForSequenceClassification):
         return stock.encoder, stock.head
-    encoder = getattr(stock, stock.base_model_prefix)
+    encoder: Any = getattr(stock, stock.base_model_prefix)
     if getattr(encoder, "pooler", None) is not None:
         return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
     return encoder, SequenceHead(stock.classifier)
@@ -251,8 +257,9 @@ def _choose_trainable(config: ModelConfig, layers: nn.ModuleList) -> None:
             layers,
         )
     except ValueError as error:
-        kinds = sorted({n.split(".")[-1] for n, m in layers.named_modules()
-                        if isinstance(m, nn.Linear)})
+        kinds = sorted(
+            {n.split(".")[-1] for n, m in layers.named_modules() if isinstance(m, nn.Linear)}
+        )
         raise UserError(
             f"model.lora.targets: none of {list(config.lora.targets)} is a linear layer of this "
             f"model; it has {', '.join(kinds)}"
@@ -285,7 +292,7 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels)
         encoder, head = _head_of(stock)
-        layers = encoder.encoder.layer
+        layers: nn.ModuleList = encoder.encoder.layer
         count = len(layers)
         if config.layers > count:
             raise UserError(

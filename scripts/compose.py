@@ -65,7 +65,9 @@ def _one_line(error: Exception) -> str:
     missing = re.search(r"Could not find '([\w/.-]+)/([^/']*)'", str(error))
     if missing:
         choices = ", ".join(sorted(p.stem for p in (CONF / missing[1]).glob("*.yaml")))
-        return f"{missing[1].replace('/', '.')}: there is no choice '{missing[2]}'; one of {choices}"
+        return (
+            f"{missing[1].replace('/', '.')}: there is no choice '{missing[2]}'; one of {choices}"
+        )
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
 
@@ -73,9 +75,10 @@ def _keys() -> list[str]:
     def walk(tree: DictConfig, prefix: str) -> list[str]:
         names = []
         for key, value in tree.items():
-            names.append(f"{prefix}{key}")
+            name = f"{prefix}{key!s}"
+            names.append(name)
             if isinstance(value, DictConfig):
-                names += walk(value, f"{prefix}{key}.")
+                names += walk(value, f"{name}.")
         return names
 
     return walk(OmegaConf.structured(Config), "")

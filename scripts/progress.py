@@ -15,11 +15,11 @@ from server.observers import Silent
 
 def percent(value: float | None) -> str:
     """0.7731 as 77.3 %, a missing value as a dash."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 class Terminal(Silent):
-    """A bar for the partners of the round in progress, and a line for every round done."""
+    """A bar for the partners of the round in progress, a line for every round done, a table."""
 
     def __init__(self, console: Console, private: bool) -> None:
         self.console = console
@@ -78,6 +78,11 @@ class Terminal(Silent):
             description=f"round {following}" if following <= self.rounds else "final evaluation",
             left=f"about {left:.0f} s left",
         )
+
+    def finished(self, results: dict[str, Any]) -> None:
+        """The table at the end."""
+        self.progress.stop()
+        self.console.print(summary(results, self.private))
 
 
 def summary(results: dict[str, Any], private: bool) -> Table:

@@ -48,7 +48,9 @@ def configure(overrides: Sequence[str]) -> Config:
     now = datetime.now()
     directory = Path(config.run.dir or Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
     config.run.dir = str(directory.expanduser().absolute())
-    config.run.cache_dir = str(Path(config.run.cache_dir or default_cache()).expanduser().absolute())
+    config.run.cache_dir = str(
+        Path(config.run.cache_dir or default_cache()).expanduser().absolute()
+    )
     return config
 
 
@@ -86,13 +88,11 @@ def main(overrides: Sequence[str]) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     save_config(config, directory / "config.yaml")
 
-    from scripts.progress import Terminal, summary
+    from scripts.progress import Terminal
     from server.simulation import simulate
 
     console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
-    holder: list[dict[str, object]] = []
     with Terminal(console, config.private) as terminal:
-        terminal.finished = holder.append  # type: ignore[method-assign]
         done = simulate(config, [terminal])
     if not done:
         console.print(
@@ -101,6 +101,5 @@ def main(overrides: Sequence[str]) -> int:
             soft_wrap=True,
         )
         return 130
-    console.print(summary(holder[0], config.private))
     console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
     return 0

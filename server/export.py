@@ -11,7 +11,8 @@ from torch import Tensor
 from common import mean_pooled
 from common.config import Config
 from common.files import atomic_directory
-from common.model import MeanPooledForSequenceClassification, build, merge_adapters
+from common.mean_pooled import MeanPooledForSequenceClassification
+from common.model import build, merge_adapters
 
 
 def export(parameters: Mapping[str, Tensor], config: Config, directory: Path) -> None:

@@ -116,7 +116,9 @@ def results(
 
     Without a test set the final figures are those of all partners' validation counts together.
     """
-    confusion = test.confusion if test else sum(np.asarray(r.confusion) for r in reports)
+    confusion = (
+        test.confusion if test else np.sum([np.asarray(r.confusion) for r in reports], axis=0)
+    )
     groups = test.groups if test else _sum_groups(reports)
     total_weight = sum(history.weight_sums.values()) or 1.0
     final_loss = test.loss if test else float(np.mean([r.loss for r in reports]))

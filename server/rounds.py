@@ -28,6 +28,7 @@ from common.messages import Prepared, Refusal, Report, Request
 from common.model import Network, build
 from common.seeds import torch_generator
 from server import checkpoint as checkpoints
+from server.calibration import calibrate_head
 from server.checkpoint import Checkpoint
 from server.exchange import Answer, Answers, Stopped, ask, wait_for_nodes
 from server.export import export
@@ -73,6 +74,8 @@ class Server:
         start = self.network.read()
         self.layout = Layout.of(start)
         self.test = TestSet.load(config, self.network)
+        if self.test:
+            calibrate_head(self.network, self.test.validation, self.test.device)
 
     def run(self) -> dict[str, Any]:
         """Run (or continue) to the last round and return what results.json holds.
@@ -212,7 +215,7 @@ class Server:
         config, number = self.config, before.round + 1
         started = time.monotonic()
         sampled = self._sampled(number)
-        content = messages.pack(Request(self.run_id, number), before.parameters)
+        content = self._model_message(number, before.parameters)
         answers = self._ask(sampled, messages.TRAIN, number, content)
         cohort, reports, decisions = self._collect(answers, sampled, number)
         self.pipeline.check(len(cohort.partners))
@@ -250,9 +253,7 @@ class Server:
         for decision in sorted(decisions, key=lambda d: d.partner):
             append_line(self.directory / "decisions.jsonl", decision.to_json())
         after = self._patience(
-            replace(
-                before, round=number, parameters=parameters, state=state, history=history
-            ),
+            replace(before, round=number, parameters=parameters, state=state, history=history),
             reports,
         )
         checkpoints.save(self.directory / "checkpoints", after, config.run.keep_checkpoints)
@@ -260,6 +261,11 @@ class Server:
         for observer in self.observers:
             observer.round_ended(record)
         return after
+
+    def _model_message(self, number: int, parameters: dict[str, Tensor]) -> RecordDict:
+        """The global model as partners get it: trainable parameters and public constants."""
+        arrays = {**parameters, **self.network.constants()}
+        return messages.pack(Request(self.run_id, number), arrays)
 
     def _collect(
         self, answers: Answers, sampled: Sequence[str], number: int
@@ -367,13 +373,13 @@ class Server:
     ) -> dict[str, Any]:
         """Measure the delivered model everywhere, export it, write results.json."""
         delivered = self._delivered(current)
-        content = messages.pack(Request(self.run_id, current.round), delivered)
+        content = self._model_message(current.round, delivered)
         answers = self._ask(sorted(self.nodes), messages.EVALUATE, current.round, content)
         reports = [a.body for a in answers.received if isinstance(a.body, Report)]
         if current.history.rounds:
             current.history.rounds[-1].measure_partners(reports)
         test = self._evaluate(delivered) if self.test else None
-        export(delivered, self.config, self.directory / "model")
+        export({**delivered, **self.network.constants()}, self.config, self.directory / "model")
         history = current.history
         history.cost.wall_seconds = earlier + time.monotonic() - began
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)

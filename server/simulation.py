@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Timer
+from typing import Any
 
 from common.config import Config, to_json
 from common.errors import UserError
@@ -38,6 +39,8 @@ clientapp = "client.app:app"
 config = ""
 """
 GRACE_SECONDS = 15.0
+# Messages hold trainable parameters only; Ray's own default takes a third of the memory.
+OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
 def default_workers() -> int:
@@ -66,7 +69,7 @@ def simulate(config: Config, observers: Sequence[Observer]) -> bool:
 
     assert config.run.dir is not None
     _quiet_logs(Path(config.run.dir) / "flower.log")
-    run_config = {"config": to_json(config)}
+    run_config: dict[str, bool | float | int | str] = {"config": to_json(config)}
     run = Run.create_empty(run_id=int.from_bytes(os.urandom(7), "big"))
     run.primary_task_id = int.from_bytes(os.urandom(7), "big")
     run.federation_id = NOOP_FEDERATION_ID
@@ -75,17 +78,15 @@ def simulate(config: Config, observers: Sequence[Observer]) -> bool:
     context = Context(
         run_id=run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=run_config
     )
-    backend = {
+    backend: Any = {
         "init_args": {
             "num_cpus": config.run.workers,
             "log_to_driver": False,
             "logging_level": "error",
-            "object_store_memory": 256 * 1024 * 1024,
-            "_temp_dir": None,
+            "object_store_memory": OBJECT_STORE_BYTES,
         },
         "client_resources": {"num_cpus": 1, "num_gpus": config.run.gpus_per_worker},
     }
-    backend["init_args"] = {k: v for k, v in backend["init_args"].items() if v is not None}
     bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
     (bundle / "pyproject.toml").write_text(BUNDLE)
     stop = Event()

@@ -49,8 +49,9 @@ def gram(matrix: Tensor) -> Tensor:
     """Inner products of all pairs of rows, float64 [n, n].
 
     Products of blocks are float32 and their sums float64, which is right to about 1e-8 of the
-    squared norms for millions of columns; few columns are taken in float64 throughout.  Where many rows are nearer to each other than that can tell (raw weights, tiny
-    drifts), the products are taken again in float64.
+    squared norms for millions of columns; few columns are taken in float64 throughout.  Where many
+    rows are nearer to each other than that can tell (raw weights, tiny drifts), the products are
+    taken again in float64.
 
     Args:
         matrix: float32 [n, d].

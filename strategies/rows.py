@@ -100,20 +100,31 @@ class Rows:
     def dense(self, out: Tensor | None = None) -> Tensor:
         """All rows as a new matrix, or written into ``out``, float32 [k, d].
 
-        ``out`` may be the base itself where the rows were only scaled.
+        ``out`` may be the base itself, which is then overwritten.
         """
         result = torch.empty(self.count, self.size) if out is None else out
-        if self.mixing is not None and bool((self.mixing == self.mixing.diag().diag()).all()):
-            for i, factor in enumerate(self.mixing.diag().tolist()):
+        factors = self._factors()
+        if factors is not None:
+            for i, factor in enumerate(factors.tolist()):
                 if factor != 1 or result is not self.base:
                     torch.mul(self.base[i], factor, out=result[i])
             return result
         step = 1 << 14
 
         def part(start: int, stop: int) -> None:
+            buffer = torch.empty(self.count, min(step, stop - start))
             for begin in range(start, stop, step):
                 end = min(begin + step, stop)
-                self.block(begin, end, result[:, begin:end])
+                result[:, begin:end] = self.block(begin, end, buffer[:, : end - begin])
 
         linalg.over_columns(self.size, step, part)
         return result
+
+    def _factors(self) -> Tensor | None:
+        """The rows' factors [k] where they were only scaled."""
+        if self.mixing is None:
+            return torch.ones(self.count, dtype=torch.float64)
+        if self.mixing.shape[0] != self.mixing.shape[1]:
+            return None
+        factors = self.mixing.diagonal()
+        return factors if torch.equal(self.mixing, torch.diag(factors)) else None

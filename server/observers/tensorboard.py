@@ -16,15 +16,15 @@ class TensorBoard(Silent):
     """Writes every number of a round under its name in rounds.csv."""
 
     def __init__(self, directory: Path) -> None:
-        self.writer = SummaryWriter(str(directory))  # type: ignore[no-untyped-call]
+        self.writer = SummaryWriter(str(directory))
 
     def round_ended(self, record: RoundRecord) -> None:
         """Write the round's numbers."""
         for name, value in asdict(record).items():
             if name != "round" and value is not None:
-                self.writer.add_scalar(name, value, record.round)  # type: ignore[no-untyped-call]
-        self.writer.flush()  # type: ignore[no-untyped-call]
+                self.writer.add_scalar(name, value, record.round)
+        self.writer.flush()
 
     def finished(self, results: dict[str, Any]) -> None:
         """Close the file."""
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()

@@ -52,9 +52,11 @@ class CentredClipping:
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """``iterations`` steps from the centre."""
         n, centre = rows.count, state["centre"]
+        moved = bool(centre.any())
         squares = torch.zeros(n + 1, n + 1, dtype=torch.float64)
-        squares[:n, :n] = rows.distances
-        to_centre = _squared_distances_to(rows, centre)
+        if self.iterations > 1:
+            squares[:n, :n] = rows.distances
+        to_centre = _squared_distances_to(rows, centre, moved)
         squares[:n, n] = squares[n, :n] = to_centre
         place = torch.zeros(n + 1, dtype=torch.float64)
         place[n] = 1.0
@@ -67,14 +69,16 @@ class CentredClipping:
             steps = weights.double() * factors
             place = place * (1 - steps.sum())
             place[:n] += steps
-        update = rows.combine(place[:n]).add_(centre, alpha=float(place[n]))
+        update = rows.combine(place[:n])
+        if moved:
+            update.add_(centre, alpha=float(place[n]))
         return RuleResult(update, steps, distances, {"centre": update})
 
 
-def _squared_distances_to(rows: Rows, centre: Tensor) -> Tensor:
-    squares = rows.gram.diagonal()
-    if not bool(centre.any()):
-        return squares.clone()
+def _squared_distances_to(rows: Rows, centre: Tensor, moved: bool) -> Tensor:
+    squares = rows.norms**2
+    if not moved:
+        return squares
     length = torch.linalg.vector_norm(centre, dtype=torch.float64) ** 2
     result: Tensor = squares - 2 * rows.inner_products(centre) + length
     return result.clamp_min(0.0)

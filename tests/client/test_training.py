@@ -46,8 +46,11 @@ def expected_step(
     net.write(start)
     names = list(net.trainable())
     total = {name: torch.zeros_like(start[name]) for name in names}
-    batch = next(iter(PoissonBatches(
-        np.asarray(examples.lengths), rate, 1, torch.Generator().manual_seed(5))))
+    batch = next(
+        iter(
+            PoissonBatches(np.asarray(examples.lengths), rate, 1, torch.Generator().manual_seed(5))
+        )
+    )
     for row in batch:
         one = examples.__getitems__([row])
         loss = nn.functional.cross_entropy(examples.logits(net, one), one.labels)
@@ -73,9 +76,15 @@ def test_equals_explicit_per_example_loop(
     start = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in net.read().items()}
     # A tiny noise multiplier: far below the tolerance, but the noise path runs.
     done = train(
-        net, examples, start, TrainConfig(physical_batch=7), 0.4,
-        Privacy(1e-9, 0.05, clipping), torch.Generator().manual_seed(5),
-        torch.Generator().manual_seed(6), FP32,
+        net,
+        examples,
+        start,
+        TrainConfig(physical_batch=7),
+        0.4,
+        Privacy(1e-9, 0.05, clipping),
+        torch.Generator().manual_seed(5),
+        torch.Generator().manual_seed(6),
+        FP32,
     )
     wanted = expected_step(net, examples, start, 0.4, 0.05)
     for name, delta in wanted.items():
@@ -91,8 +100,13 @@ def test_noise_has_the_stated_size(
     settings = (net, examples, start, TrainConfig(), 0.5)
 
     def run(sigma: float, noise_seed: int) -> Tensor:
-        done = train(*settings, Privacy(sigma, 0.3, "hooks"), torch.Generator().manual_seed(1),
-                     torch.Generator().manual_seed(noise_seed), FP32)
+        done = train(
+            *settings,
+            Privacy(sigma, 0.3, "hooks"),
+            torch.Generator().manual_seed(1),
+            torch.Generator().manual_seed(noise_seed),
+            FP32,
+        )
         return torch.cat([d.flatten() for d in done.delta.values()])
 
     noise = run(2.0, 7) - run(1e-12, 7)
@@ -108,9 +122,15 @@ def test_empty_batch_takes_a_noised_step(
     examples = make_examples(net, config, reviews, tmp_path, 20)
     for clipping in ("hooks", "ghost"):
         done = train(
-            net, examples, net.read(), TrainConfig(local_steps=2), 1e-9,
-            Privacy(1.0, 0.1, clipping), torch.Generator().manual_seed(1),
-            torch.Generator().manual_seed(2), FP32,
+            net,
+            examples,
+            net.read(),
+            TrainConfig(local_steps=2),
+            1e-9,
+            Privacy(1.0, 0.1, clipping),
+            torch.Generator().manual_seed(1),
+            torch.Generator().manual_seed(2),
+            FP32,
         )
         assert all(bool(d.abs().max() > 0) for d in done.delta.values())
 
@@ -125,8 +145,17 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
     sums = []
     for examples in (with_record, without):
         rate = 1.0
-        done = train(net, examples, start, TrainConfig(), rate, Privacy(1e-12, 0.1, "hooks"),
-                     torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), FP32)
+        done = train(
+            net,
+            examples,
+            start,
+            TrainConfig(),
+            rate,
+            Privacy(1e-12, 0.1, "hooks"),
+            torch.Generator().manual_seed(1),
+            torch.Generator().manual_seed(2),
+            FP32,
+        )
         flat = torch.cat([d.flatten() for d in done.delta.values()]).double()
         sums.append(flat * len(examples))
     distance = (sums[0] - sums[1]).norm().item()
@@ -142,9 +171,17 @@ def test_from_the_cache_equals_without_it(
         config = replace(config, prefix_cache=cached)
         examples = make_examples(net, config, reviews, tmp_path, 80)
         assert type(examples).__name__ == ("PrefixExamples" if cached else "TokenExamples")
-        done = train(net, examples, net.read(), TrainConfig(local_steps=3), 0.3,
-                     Privacy(0.5, 0.1, "hooks"), torch.Generator().manual_seed(1),
-                     torch.Generator().manual_seed(2), FP32)
+        done = train(
+            net,
+            examples,
+            net.read(),
+            TrainConfig(local_steps=3),
+            0.3,
+            Privacy(0.5, 0.1, "hooks"),
+            torch.Generator().manual_seed(1),
+            torch.Generator().manual_seed(2),
+            FP32,
+        )
         deltas.append(done.delta)
     for name, delta in deltas[0].items():
         torch.testing.assert_close(delta, deltas[1][name], atol=1e-5, rtol=0)
@@ -164,5 +201,14 @@ def test_a_tensor_that_does_not_move_is_an_error(
     # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
     net.suffix.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
     with pytest.raises(RuntimeError, match="did not move"):
-        train(net, examples, net.read(), TrainConfig(), 0.9, None,
-              torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), FP32)
+        train(
+            net,
+            examples,
+            net.read(),
+            TrainConfig(),
+            0.9,
+            None,
+            torch.Generator().manual_seed(1),
+            torch.Generator().manual_seed(2),
+            FP32,
+        )

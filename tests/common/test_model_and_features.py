@@ -26,8 +26,9 @@ Reviews = tuple[list[str], list[int]]
 def moved(net: Network) -> None:
     """Give every trainable tensor a value of its own, as training would."""
     generator = torch.Generator().manual_seed(0)
-    net.write({k: v + 0.1 * torch.randn(v.shape, generator=generator)
-               for k, v in net.read().items()})
+    net.write(
+        {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in net.read().items()}
+    )
 
 
 @pytest.mark.parametrize("head", ["mean", "cls"])
@@ -35,8 +36,9 @@ def moved(net: Network) -> None:
 def test_prefix_and_suffix_equal_the_stock_model(
     tiny_bert: Path, reviews: Reviews, head: str, trainable: str
 ) -> None:
-    net = build(ModelConfig(base=str(tiny_bert), head=head, trainable=trainable, max_length=24),
-                LABELS, 0)
+    net = build(
+        ModelConfig(base=str(tiny_bert), head=head, trainable=trainable, max_length=24), LABELS, 0
+    )
     moved(net)
     batch = net.tokenizer(reviews[0][:9], return_tensors="pt", padding=True)
     ids, mask = batch["input_ids"], batch["attention_mask"]
@@ -55,13 +57,18 @@ def test_export_loads_with_transformers_alone(
     net = build(config.model, LABELS, config.run.seed)
     moved(net)
     export(net.read(), config, tmp_path / "model")
-    loaded = pipeline("text-classification", model=str(tmp_path / "model"),
-                      trust_remote_code=head == "mean", top_k=None)
+    loaded = pipeline(
+        "text-classification",
+        model=str(tmp_path / "model"),
+        trust_remote_code=head == "mean",
+        top_k=None,
+    )
     texts = reviews[0][:8]
     batch = net.tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
     with torch.no_grad():
-        wanted = net.suffix(net.prefix(batch["input_ids"], batch["attention_mask"]),
-                            batch["attention_mask"]).softmax(-1)
+        wanted = net.suffix(
+            net.prefix(batch["input_ids"], batch["attention_mask"]), batch["attention_mask"]
+        ).softmax(-1)
     for row, found in zip(wanted, loaded(texts), strict=True):
         scores = {item["label"]: item["score"] for item in found}
         assert scores["positive"] == pytest.approx(float(row[1]), abs=1e-5)
@@ -105,8 +112,9 @@ def test_cached_vectors_equal_computed_ones(
     width = direct.shape[1]
     real = ids["attention_mask"].bool()
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
-    torch.testing.assert_close(batch.inputs[:, :width][real].float(), direct[real].float(),
-                               atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(
+        batch.inputs[:, :width][real].float(), direct[real].float(), atol=tolerance, rtol=tolerance
+    )
     assert int(batch.mask.sum()) == int(real.sum())
 
 
@@ -123,8 +131,9 @@ def test_evaluation_counts(tiny_bert: Path, reviews: Reviews, tmp_path: Path) ->
     predicted = logits.argmax(1).numpy()
     assert np.array_equal(found.confusion, confusion_matrix(labels, predicted, labels=[0, 1]))
     short = groups["kind"] == "short"
-    assert np.array_equal(found.groups["kind=short"],
-                          confusion_matrix(labels[short], predicted[short], labels=[0, 1]))
+    assert np.array_equal(
+        found.groups["kind=short"], confusion_matrix(labels[short], predicted[short], labels=[0, 1])
+    )
     rows = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none")
     assert found.loss == pytest.approx(rows.clamp(max=LOSS_BOUND).mean().item(), abs=1e-5)
 

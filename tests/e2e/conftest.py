@@ -15,7 +15,9 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="session")
-def reviews_csv(reviews: tuple[list[str], list[int]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reviews_csv(
+    reviews: tuple[list[str], list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """600 reviews with three columns of other names; quotes, commas and UTF-8 inside."""
     path = tmp_path_factory.mktemp("data") / "reviews.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -31,11 +33,22 @@ def reviews_csv(reviews: tuple[list[str], list[int]], tmp_path_factory: pytest.T
 def job(tiny_bert: Path, reviews_csv: Path) -> list[str]:
     """Overrides of a small private job: 3 partners, 3 rounds, seconds."""
     return [
-        f"model.base={tiny_bert}", "model.max_length=24", "data=csv", f"data.path={reviews_csv}",
-        "data.columns.text=Kommentar", "data.columns.label=Urteil", "data.columns.groups=[Haus]",
-        "data.labels=[schlecht,gut]", "partition=iid", "partition.blocks.partner.partners=3",
-        "train.batch=48", "train.physical_batch=32", "privacy.delta=1e-4", "run.rounds=3",
-        "run.workers=1", "strategy.server.lr=0.02",
+        f"model.base={tiny_bert}",
+        "model.max_length=24",
+        "data=csv",
+        f"data.path={reviews_csv}",
+        "data.columns.text=Kommentar",
+        "data.columns.label=Urteil",
+        "data.columns.groups=[Haus]",
+        "data.labels=[schlecht,gut]",
+        "partition=iid",
+        "partition.blocks.partner.partners=3",
+        "train.batch=48",
+        "train.physical_batch=32",
+        "privacy.delta=1e-4",
+        "run.rounds=3",
+        "run.workers=1",
+        "strategy.server.lr=0.02",
     ]
 
 
@@ -52,7 +65,10 @@ def start(environment: dict[str, str]) -> Start:
     def run(*overrides: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "scripts.cli", "simulate", *overrides],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
 
     return run

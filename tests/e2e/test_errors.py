@@ -10,7 +10,9 @@ from scripts import cli
 
 
 def fails(
-    overrides: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    overrides: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> str:
     monkeypatch.setenv("FEDACCORD_CACHE", str(tmp_path / "cache"))
@@ -43,8 +45,12 @@ def fails(
     ],
 )
 def test_one_line_and_exit_code_2(
-    job: list[str], change: list[str], words: list[str], capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    job: list[str],
+    change: list[str],
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     err = fails([*job, *change], capsys, monkeypatch, tmp_path)
     assert not [word for word in words if word not in err], err
@@ -58,8 +64,12 @@ def test_one_line_and_exit_code_2(
     ],
 )
 def test_bad_rows_are_named_without_their_content(
-    job: list[str], row: str, words: list[str], capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    job: list[str],
+    row: str,
+    words: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "bad.csv"
     path.write_text(
@@ -71,5 +81,3 @@ def test_bad_rows_are_named_without_their_content(
     assert not [word for word in words if word not in err], err
     assert "fein" not in err
     assert "prima" not in err
-
-

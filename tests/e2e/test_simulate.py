@@ -123,8 +123,13 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
 
 
 def test_without_privacy_it_learns(start: Start, job: list[str], tmp_path: Path) -> None:
-    process = start(*job, "privacy=none", "run.rounds=8", "strategy.server.lr=0.05",
-                    f"run.dir={tmp_path / 'run'}")
+    process = start(
+        *job,
+        "privacy=none",
+        "run.rounds=8",
+        "strategy.server.lr=0.05",
+        f"run.dir={tmp_path / 'run'}",
+    )
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -28,13 +28,20 @@ def test_sampling_depends_on_names_seed_and_round_only() -> None:
 
 def some_checkpoint(round_number: int) -> Checkpoint:
     history = History(
-        rounds=[RoundRecord(round=1, accuracy=0.5)], cost=Cost(wall_seconds=2.5),
-        refused_rounds={"a": 1}, weight_sums={"b": 0.5},
+        rounds=[RoundRecord(round=1, accuracy=0.5)],
+        cost=Cost(wall_seconds=2.5),
+        refused_rounds={"a": 1},
+        weight_sums={"b": 0.5},
     )
     return Checkpoint(
-        round=round_number, run_id="id", config_hash="hash",
-        parameters={"w": torch.randn(3, 2)}, state={"server/m": torch.randn(6)}, history=history,
-        stale_rounds=2, best_loss=0.25,
+        round=round_number,
+        run_id="id",
+        config_hash="hash",
+        parameters={"w": torch.randn(3, 2)},
+        state={"server/m": torch.randn(6)},
+        history=history,
+        stale_rounds=2,
+        best_loss=0.25,
     )
 
 
@@ -59,8 +66,15 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def report(name: str, right: float, wrong: float) -> Report:
-    return Report(name, [[right, wrong], [0.0, 0.0]], {"g=a": [[right, wrong], [0.0, 0.0]]},
-                  loss=0.5, examples=10, epsilon=1.5, delta=1e-5)
+    return Report(
+        name,
+        [[right, wrong], [0.0, 0.0]],
+        {"g=a": [[right, wrong], [0.0, 0.0]]},
+        loss=0.5,
+        examples=10,
+        epsilon=1.5,
+        delta=1e-5,
+    )
 
 
 def test_results_without_a_test_set_pool_the_partners() -> None:

@@ -23,8 +23,8 @@ from strategies.robust.centred_clipping import CentredClipping
 from strategies.robust.geometric_median import GeometricMedian
 from strategies.robust.krum import Krum
 from strategies.robust.mda import MDA
-from strategies.robust.mean import Mean
 from strategies.robust.meamed import MeaMed
+from strategies.robust.mean import Mean
 from strategies.robust.median import Median
 from strategies.robust.monna import MoNNA
 from strategies.robust.multi_krum import MultiKrum
@@ -48,23 +48,23 @@ def doubles(matrix: torch.Tensor) -> np.ndarray:
 
 
 RULES = [
-    (Mean, "Average", {}, {}, False),
-    (Median, "Median", {}, {}, True),
-    (TrimmedMean, "TrMean", {}, {}, True),
-    (Krum, "Krum", {}, {}, True),
-    (MultiKrum, "MultiKrum", {}, {}, True),
-    (MeaMed, "Meamed", {}, {}, True),
-    (MDA, "MDA", {}, {}, True),
-    (lambda f: MoNNA(f, pivot=3), "MoNNA", {"idx": 3}, {}, True),
-    (GeometricMedian, "GeometricMedian", {"nu": 1e-6, "T": 500}, {}, True),
+    (Mean, "Average", {}, False),
+    (Median, "Median", {}, True),
+    (TrimmedMean, "TrMean", {}, True),
+    (Krum, "Krum", {}, True),
+    (MultiKrum, "MultiKrum", {}, True),
+    (MeaMed, "Meamed", {}, True),
+    (MDA, "MDA", {}, True),
+    (lambda f: MoNNA(f, pivot=3), "MoNNA", {"idx": 3}, True),
+    (GeometricMedian, "GeometricMedian", {"nu": 1e-6, "T": 500}, True),
     (lambda f: CentredClipping(f, tau=3.0, iterations=4), "CenteredClipping",
-     {"tau": 3.0, "L": 4}, {}, True),
+     {"tau": 3.0, "L": 4}, True),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("ours, theirs, extra, _, takes_f", RULES, ids=[r[1] for r in RULES])
-def test_rule(ours, theirs, extra, _, takes_f, size):
+@pytest.mark.parametrize(("ours", "theirs", "extra", "takes_f"), RULES, ids=[r[1] for r in RULES])
+def test_rule(ours, theirs, extra, takes_f, size):
     n, f, d = size
     matrix = random_rows(n, d, seed=n * d, outliers=f)
     oracle = getattr(byzfl("aggregators"), theirs)

@@ -21,8 +21,8 @@ from strategies.robust.fltrust import FLTrust
 from strategies.robust.geometric_median import GeometricMedian
 from strategies.robust.krum import Krum
 from strategies.robust.mda import MDA
-from strategies.robust.mean import Mean
 from strategies.robust.meamed import MeaMed
+from strategies.robust.mean import Mean
 from strategies.robust.median import Median
 from strategies.robust.monna import MoNNA
 from strategies.robust.multi_krum import MultiKrum

@@ -18,13 +18,14 @@ from strategies.robust.fltrust import FLTrust
 from strategies.robust.geometric_median import GeometricMedian
 from strategies.robust.krum import Krum
 from strategies.robust.mda import MDA, tightest_subset
-from strategies.robust.mean import Mean
 from strategies.robust.meamed import MeaMed
+from strategies.robust.mean import Mean
 from strategies.robust.median import Median
 from strategies.robust.multi_krum import MultiKrum
 from strategies.robust.signguard import SignGuard, largest_cluster
 from strategies.robust.trimmed_mean import TrimmedMean
-from strategies.sorting import batcher, network, run as run_network
+from strategies.sorting import batcher, network
+from strategies.sorting import run as run_network
 from tests.strategies.oracle import random_rows, relative_error, run
 
 

@@ -56,7 +56,7 @@ def test_cohort_fills_rows_as_replies_arrive():
             cohort.put(reply(name))
 
 
-@pytest.mark.parametrize("order", list(permutations("abcd")) + [("d", "b")], ids="".join)
+@pytest.mark.parametrize("order", [*list(permutations("abcd")), ("d", "b")], ids="".join)
 def test_a_sorted_cohort_does_not_depend_on_the_order_of_arrival(order):
     cohort = Cohort(LAYOUT, "abcd")
     for name in order:
