@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import gc
 import importlib
 import importlib.util
 import json
@@ -83,23 +82,25 @@ def byzfl(name: str, copies: float | Callable[[int, int], float], **settings: An
             "CenteredClipping",
             "Clipping",
         )
-        rule = getattr(_byzfl_aggregators(), name)(**({"f": f} if takes_f else {}), **settings)
+        kind = getattr(byzfl_module("aggregators"), name)
+        rule = kind(**({"f": f} if takes_f else {}), **settings)
         return lambda: rule(matrix)
 
     subsets = (lambda n, f: n <= 20) if name == "MDA" else (lambda n, f: True)
     return Peer(call, copies if callable(copies) else (lambda n, f: float(copies)), subsets)
 
 
-def _byzfl_aggregators() -> types.ModuleType:
-    """ByzFL's rules without its package's own imports, which need torchvision."""
+def byzfl_module(name: str) -> types.ModuleType:
+    """A submodule of ByzFL, without its package's own imports, which need torchvision."""
     if "byzfl" not in sys.modules:
         found = importlib.util.find_spec("byzfl")
         if found is None or found.submodule_search_locations is None:
             raise ImportError("byzfl is not installed: pip install --no-deps byzfl")
         package = types.ModuleType("byzfl")
+        package.__spec__ = found
         package.__path__ = list(found.submodule_search_locations)
         sys.modules["byzfl"] = package
-    return importlib.import_module("byzfl.aggregators")
+    return importlib.import_module(f"byzfl.{name}")
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,6 @@ def best_seconds(prepare: Callable[[], Callable[[], object]], repeats: int) -> f
     best, spent = float("inf"), 0.0
     for _ in range(repeats):
         call = prepare()
-        gc.collect()
         start = time.perf_counter()
         call()
         seconds = time.perf_counter() - start
@@ -248,7 +248,6 @@ def output_bytes(case: Case, matrix: Tensor) -> int:
 def peak_bytes(call: Callable[[], object]) -> int | None:
     """Peak growth of resident memory while ``call`` runs; None where the system cannot say."""
     reset = Path("/proc/self/clear_refs")
-    gc.collect()
     _trim()
     try:
         reset.write_text("5")
@@ -285,8 +284,8 @@ def peer_seconds(case: Case, peer: Peer | None, matrix: Tensor, repeats: int) ->
     for numpy in (False, True):
         try:
             found.append(best_seconds(partial(prepare, numpy), repeats))
-        except (RuntimeError, AttributeError, TypeError, ValueError):
-            continue  # one of the two kinds of input is not taken: torch.quantile has a size limit
+        except (ImportError, RuntimeError, AttributeError, TypeError, ValueError):
+            continue  # not installed, or one of the two kinds of input is not taken
     return min(found) if found else None
 
 

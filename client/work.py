@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 
 from client.accounting import Segment, calibrate
 from client.ledger import Ledger
+from client.policy import PolicyRequest
 from client.partner import check_rows, group_values
 from client.session import Session
 from client.training import Privacy
@@ -20,6 +21,28 @@ from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
 from common.messages import Prepared, Report, Request
 from common.seeds import system_generator, torch_generator
+
+
+def check_request(session: Session) -> None:
+    """Hold the run against this partner's policy and rows, before anything is trained.
+
+    Raises UserError with the reason.
+    """
+    config, partner = session.config, session.partner
+    partner.policy.check(
+        PolicyRequest(
+            dataset=partner.name,
+            task="classification",
+            text=(config.data.columns.text,),
+            label=config.data.columns.label,
+            groups=tuple(config.data.columns.groups),
+            private=config.private,
+            exact_metrics=True,
+            epsilon=config.privacy.epsilon,
+            delta=config.privacy.delta,
+        )
+    )
+    check_rows(partner.name, len(session.train), config)
 
 
 def sample_rate(session: Session) -> float:
@@ -40,16 +63,18 @@ def noise_multiplier(session: Session, run: str) -> float:
     rate = sample_rate(session)
     with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
         others = tuple(ledger.spent(other_than=run))
-    own = calibrate(privacy.epsilon, privacy.delta, rate, steps)
+    name = session.partner.name
+    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, dataset=name)
     lifetime = session.partner.policy.budget
     if not others and lifetime.epsilon >= privacy.epsilon and lifetime.delta >= privacy.delta:
         return own
-    return max(own, calibrate(lifetime.epsilon, privacy.delta, rate, steps, others))
+    left = calibrate(lifetime.epsilon, lifetime.delta, rate, steps, others, dataset=name)
+    return max(own, left)
 
 
 def prepare(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Check everything that could refuse later, and say who this is."""
-    check_rows(session.partner.name, len(session.train), session.config)
+    check_request(session)
     return messages.pack(
         Prepared(
             partner=session.partner.name,
@@ -73,7 +98,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     start = messages.arrays(content)
     session.network.write(start)
     measured = _measure(session)
-    check_rows(partner.name, len(session.train), config)
+    check_request(session)
     rate = sample_rate(session)
     sigma = noise_multiplier(session, request.run)
     digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
@@ -121,11 +146,12 @@ def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Gen
     different gradients, whose difference it would lay bare.
     """
     seed, name = session.partner.seed, session.partner.name
+    device = session.device.device
     if seed is None:
-        return system_generator(), system_generator()
+        return system_generator(), system_generator(device)
     return (
         torch_generator(seed, "batches", name, step),
-        torch_generator(seed, "noise", name, step),
+        torch_generator(seed, "noise", name, step, device=device),
     )
 
 

@@ -1,4 +1,4 @@
-"""A BERT-family classifier whose head reads the mean of the token vectors.
+"""A BERT-family classifier whose head reads mean token vectors of several layers.
 
 This file is copied beside an exported model, so that
 ``pipeline("text-classification", model=..., trust_remote_code=True)`` loads it with nothing but
@@ -7,6 +7,7 @@ transformers installed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,20 +17,32 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 class MeanPooledConfig(PretrainedConfig):
-    """`encoder` is the wrapped encoder's own config as a dict; `head_scale` multiplies the mean."""
+    """`encoder` is the wrapped encoder's own config as a dict.
+
+    `pooled_layers` counts the layers, from the last one down, whose mean vectors the head reads;
+    `head_scale` multiplies them.
+    """
 
     model_type = "mean_pooled"
 
     def __init__(
-        self, encoder: dict[str, Any] | None = None, head_scale: float = 1.0, **kwargs: Any
+        self,
+        encoder: dict[str, Any] | None = None,
+        pooled_layers: int = 1,
+        head_scale: float = 1.0,
+        **kwargs: Any,
     ) -> None:
         self.encoder = encoder or {}
+        self.pooled_layers = pooled_layers
         self.head_scale = head_scale
         super().__init__(**kwargs)
 
 
 class MeanHead(nn.Module):
-    """Linear classifier on the standardised mean of the unpadded token vectors.
+    """Linear classifier on standardised mean token vectors of `layers` layers.
+
+    The last layer of a sentence encoder has forgotten part of what its lower layers know, so the
+    head reads the layers that are trained and the one below them, side by side.
 
     `center` and `spread` are constants, measured once on public text before training (0 and 1
     without any).  Sentence vectors of BERT models lie in a narrow cone: without this the gradient
@@ -39,21 +52,27 @@ class MeanHead(nn.Module):
     center: torch.Tensor
     spread: torch.Tensor
 
-    def __init__(self, hidden_size: int, num_labels: int, scale: float) -> None:
+    def __init__(self, hidden_size: int, layers: int, num_labels: int, scale: float) -> None:
         super().__init__()
+        self.layers = layers
         self.scale = scale
-        self.register_buffer("center", torch.zeros(hidden_size))
-        self.register_buffer("spread", torch.ones(hidden_size))
-        self.classifier = nn.Linear(hidden_size, num_labels)
+        self.register_buffer("center", torch.zeros(layers * hidden_size))
+        self.register_buffer("spread", torch.ones(layers * hidden_size))
+        self.classifier = nn.Linear(layers * hidden_size, num_labels)
 
-    def pool(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Mean vectors [batch, hidden] of token vectors [batch, tokens, hidden] and their mask."""
+    def pool(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """Mean vectors [batch, layers * hidden] of the last `layers` of `states`.
+
+        Each state is [batch, tokens, hidden]; `mask` [batch, tokens] leaves padding out.
+        """
         weights = mask.unsqueeze(-1).to(torch.float32)
-        return (hidden.float() * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+        count = weights.sum(1).clamp(min=1.0)
+        means = [(state.float() * weights).sum(1) / count for state in states[-self.layers :]]
+        return torch.cat(means, dim=1)
 
-    def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, labels] from token vectors [batch, tokens, hidden] and their mask."""
-        features = (self.pool(hidden, mask) - self.center) / self.spread
+    def forward(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+        """Logits [batch, labels] from every layer's token vectors and their mask."""
+        features = (self.pool(states, mask) - self.center) / self.spread
         logits: torch.Tensor = self.classifier(features * self.scale)
         return logits
 
@@ -72,7 +91,9 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
         hidden_size = self.encoder.config.hidden_size
-        self.head = MeanHead(hidden_size, int(config.num_labels or 2), config.head_scale)
+        self.head = MeanHead(
+            hidden_size, config.pooled_layers, int(config.num_labels or 2), config.head_scale
+        )
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(
@@ -85,7 +106,7 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         """Logits, and the cross-entropy when labels are given."""
         kwargs.pop("token_type_ids", None)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        hidden = self.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        logits = self.head(hidden, mask)
+        encoded = self.encoder(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
+        logits = self.head(encoded.hidden_states, mask)
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

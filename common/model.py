@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,9 +56,10 @@ class Suffix(nn.Module):
         attention = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=mask
         )
+        states = [hidden]
         for layer in self.layers:
-            hidden = layer(hidden, attention)
-        logits: Tensor = self.head(hidden, mask)
+            states.append(layer(states[-1], attention))
+        logits: Tensor = self.head(states, mask)
         return logits
 
 
@@ -71,9 +72,9 @@ class PooledHead(nn.Module):
         self.dropout = dropout
         self.classifier = classifier
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Logits [batch, labels]."""
-        logits: Tensor = self.classifier(self.dropout(self.pooler(hidden)))
+        logits: Tensor = self.classifier(self.dropout(self.pooler(states[-1])))
         return logits
 
 
@@ -84,9 +85,9 @@ class SequenceHead(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Logits [batch, labels]."""
-        logits: Tensor = self.classifier(hidden)
+        logits: Tensor = self.classifier(states[-1])
         return logits
 
 
@@ -186,6 +187,16 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def trained_layers(config: ModelConfig, count: int) -> int:
+    """How many of `count` encoder layers, from the top, are trained.
+
+    Raises UserError when there are not as many.
+    """
+    if config.layers > count:
+        raise UserError(f"model.layers: {config.layers} is more than the {count} encoder layers")
+    return count if config.trainable == "full" or config.layers == 0 else config.layers
+
+
 def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedModel:
     names = {
         "num_labels": len(labels),
@@ -214,12 +225,18 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         return stock
     encoder = _load(AutoModel, config.base, config.revision, **dropouts)
     outer = MeanPooledConfig(
-        encoder=encoder.config.to_dict(), head_scale=config.head_scale, **names
+        encoder=encoder.config.to_dict(),
+        pooled_layers=1 + trained_layers(config, encoder.config.num_hidden_layers),
+        head_scale=config.head_scale,
+        **names,
     )
     model = MeanPooledForSequenceClassification(outer)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     model.encoder.load_state_dict(encoder.state_dict())
+    # Nearly zero, so that the first steps and not the draw decide the direction.
+    nn.init.normal_(model.head.classifier.weight, std=1e-3)
+    nn.init.zeros_(model.head.classifier.bias)
     return model
 
 
@@ -231,13 +248,6 @@ def _head_of(stock: Any) -> tuple[Any, nn.Module]:
     if getattr(encoder, "pooler", None) is not None:
         return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
     return encoder, SequenceHead(stock.classifier)
-
-
-def _initialise_head(head: nn.Module) -> None:
-    for module in head.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
 
 
 def _choose_trainable(config: ModelConfig, layers: nn.ModuleList) -> None:
@@ -294,17 +304,12 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
         encoder, head = _head_of(stock)
         layers: nn.ModuleList = encoder.encoder.layer
         count = len(layers)
-        if config.layers > count:
-            raise UserError(
-                f"model.layers: {config.layers} is more than the {count} encoder layers"
-            )
-        top = count if config.trainable == "full" or config.layers == 0 else config.layers
+        top = trained_layers(config, count)
         for parameter in stock.parameters():
             parameter.requires_grad_(False)
         upper = layers[count - top :]
         for parameter in [*upper.parameters(), *head.parameters()]:
             parameter.requires_grad_(True)
-        _initialise_head(head)
         _choose_trainable(config, upper)
     stock.eval()
     return Network(

@@ -19,9 +19,12 @@ def derive(seed: int, *key: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def torch_generator(seed: int, *key: str | int) -> torch.Generator:
-    """A CPU generator for `key`."""
-    return torch.Generator().manual_seed(derive(seed, *key))
+CPU = torch.device("cpu")
+
+
+def torch_generator(seed: int, *key: str | int, device: torch.device = CPU) -> torch.Generator:
+    """A generator for `key` that draws on `device`."""
+    return torch.Generator(device).manual_seed(derive(seed, *key))
 
 
 def numpy_generator(seed: int, *key: str | int) -> np.random.Generator:
@@ -29,6 +32,6 @@ def numpy_generator(seed: int, *key: str | int) -> np.random.Generator:
     return np.random.default_rng(derive(seed, *key))
 
 
-def system_generator() -> torch.Generator:
+def system_generator(device: torch.device = CPU) -> torch.Generator:
     """A generator seeded by the operating system: the only kind that may draw deployed noise."""
-    return torch.Generator().manual_seed(secrets.randbits(63))
+    return torch.Generator(device).manual_seed(secrets.randbits(63))

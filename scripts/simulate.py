@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from common.config import Config
+from common.data.schema import FILE_SOURCES
 from common.errors import UserError
 from scripts.compose import compose_config, load_config, save_config
 
@@ -51,6 +52,13 @@ def configure(overrides: Sequence[str]) -> Config:
     config.run.cache_dir = str(
         Path(config.run.cache_dir or default_cache()).expanduser().absolute()
     )
+    # Workers have another working directory.
+    if config.data.source in FILE_SOURCES:
+        config.data.path = os.path.abspath(str(config.data.path))
+        if config.data.test_path is not None:
+            config.data.test_path = os.path.abspath(config.data.test_path)
+    if Path(config.model.base).is_dir():
+        config.model.base = os.path.abspath(config.model.base)
     return config
 
 

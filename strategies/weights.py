@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# Normalised weights that sum to less than this cannot be scaled up in float64.
+NOTHING = 1e-12
+
 
 def is_uniform(weights: Tensor) -> bool:
     """Whether all weights are equal up to rounding."""
@@ -28,8 +31,8 @@ def selected_weights(weights: Tensor, kept: Tensor) -> Tensor:
 def cap_weights(weights: Tensor, cap: float) -> Tensor:
     """Weights summing to 1 with none above max(cap, 1/n): the excess goes to the others.
 
-    The others share the excess in proportion to their weights (equally where those are zero), and
-    whoever then reaches the cap stays there.
+    The others share the excess in proportion to their weights (equally where those are practically
+    zero), and whoever then reaches the cap stays there.
     """
     n = len(weights)
     cap = max(cap, 1 / n)
@@ -42,7 +45,7 @@ def cap_weights(weights: Tensor, cap: float) -> Tensor:
         full |= over
         left = 1.0 - cap * int(full.sum())
         rest = torch.where(full, 0.0, weights)
-        if float(rest.sum()) <= 0:
+        if float(rest.sum()) < NOTHING:
             rest = (~full).double()
         share = rest * (max(left, 0.0) / float(rest.sum())) if bool((~full).any()) else rest
         weights = torch.where(full, torch.full_like(weights, cap), share)

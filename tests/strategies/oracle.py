@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
-from importlib import import_module
+from types import ModuleType
 
+import pytest
 import torch
 from torch import Tensor
 
+from bench.aggregation import byzfl_module
 from strategies.rows import Rows
 from strategies.stage import Context, RobustRule, RuleResult
 
 
-def byzfl(module: str) -> types.ModuleType:
-    """A submodule of byzfl, without the package's own imports (they need torchvision)."""
-    if "byzfl" not in sys.modules:
-        found = importlib.util.find_spec("byzfl")
-        assert found is not None
-        assert found.submodule_search_locations is not None
-        package = types.ModuleType("byzfl")
-        package.__path__ = list(found.submodule_search_locations)
-        sys.modules["byzfl"] = package
-    return import_module(f"byzfl.{module}")
+def byzfl(module: str) -> ModuleType:
+    """A submodule of byzfl; skips the test where it is not installed."""
+    try:
+        return byzfl_module(module)
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
 def context(seed: int = 0, reference: Tensor | None = None) -> Context:

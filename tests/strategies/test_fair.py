@@ -154,6 +154,11 @@ def test_cap(values, cap):
         torch.testing.assert_close(capped, raw / raw.sum())
 
 
+def test_cap_next_to_weights_too_small_to_scale():
+    capped = cap_weights(torch.tensor([1.0, 5e-324, 0.0], dtype=torch.float64), 0.5)
+    assert capped.tolist() == [0.5, 0.25, 0.25]
+
+
 def test_cap_gives_the_excess_in_proportion():
     assert cap_weights(torch.tensor([6.0, 3.0, 1.0]), 0.5).tolist() == pytest.approx(
         [0.5, 0.375, 0.125]
