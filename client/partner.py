@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from client.accounting import check_delta
+from client.attacks.poison import poisoned
 from client.partition import PartnerShare, partition
 from client.policy import Policy
 from common.config import Config, from_json
@@ -65,6 +66,7 @@ def simulated(config: Config, config_json: str, index: int) -> Partner:
     assert config.run.dir is not None
     assert config.run.cache_dir is not None
     train, validation = split_rows(table.select(share.indices), config)
+    train = poisoned(train, share.name, [s.name for s in shares], config)
     return Partner(
         name=share.name,
         train=train,

@@ -10,8 +10,8 @@ from flwr.app import RecordDict
 
 from client.accounting import Segment, calibrate
 from client.ledger import Ledger
-from client.policy import PolicyRequest
 from client.partner import check_rows, group_values
+from client.policy import PolicyRequest
 from client.session import Session
 from client.training import Privacy
 from client.training import train as train_locally

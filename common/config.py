@@ -9,6 +9,7 @@ instantiates anything named in the configuration and applies its own policy firs
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -175,6 +176,25 @@ def config_hash(config: Config) -> str:
         del tree["run"][key]
     del tree["tracking"]
     return sha256_text(canonical_json(tree))
+
+
+def malicious(config: Config, everyone: Sequence[str]) -> list[str]:
+    """Who attacks in a simulation: `attack.partners`, or the first `attack.count` by name.
+
+    Raises UserError when a name is not a partner or everybody would attack.
+    """
+    if not config.attack.get("_target_"):
+        return []
+    named = [str(name) for name in config.attack.get("partners") or []]
+    if unknown := sorted(set(named) - set(everyone)):
+        raise UserError(
+            f"attack.partners: there is no partner {unknown[0]}; "
+            f"there are {', '.join(sorted(everyone))}"
+        )
+    chosen = named or sorted(everyone)[: int(config.attack.get("count") or 0)]
+    if len(chosen) >= len(everyone):
+        raise UserError("attack.count: at least one partner must stay honest")
+    return chosen
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from common.config import Config
+from common.config import Config, malicious
 from common.data.schema import FILE_SOURCES
 from common.errors import UserError
 from scripts.compose import compose_config, load_config, save_config
@@ -68,6 +68,7 @@ def complete(config: Config) -> Config:
     from common.data.load import resolve_labels
     from common.data.schema import check_partition
     from server.simulation import default_workers
+    from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
     check_partition(config.partition)
@@ -77,6 +78,8 @@ def complete(config: Config) -> Config:
     for share in shares:
         train, _ = split_rows(table.select(share.indices), config)
         check_rows(share.name, len(train), config)
+    malicious(config, [share.name for share in shares])
+    build_attack(config.attack)
     config.run.partners = len(shares)
     config.run.workers = config.run.workers or min(default_workers(), len(shares))
     build_pipeline(config.strategy).check(max(1, round(config.run.fraction * len(shares))))

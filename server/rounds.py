@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from common import messages
-from common.config import Config, config_hash
+from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
 from common.files import append_line, sha256_text, write_atomic
@@ -37,9 +37,11 @@ from server.memory import PeakMemory
 from server.observers import Observer
 from server.sampling import sample
 from server.testset import TestSet
+from strategies.attacks.simulate import build_attack, corrupt
 from strategies.build import build as build_pipeline
 from strategies.pipeline import Pipeline
 from strategies.records import Decision, missing, refused
+from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
 
 AVERAGE_SUM, AVERAGE_COUNT = "average/sum", "average/count"
@@ -69,6 +71,8 @@ class Server:
         config = self.config
         assert config.run.dir is not None
         self.directory = Path(config.run.dir)
+        if config.attack.get("_target_") and not self.simulated:
+            raise UserError("attack: only a simulation may attack itself; use attack=none")
         self.pipeline = build_pipeline(config.strategy)
         self.network = build(config.model, tuple(config.data.labels), config.run.seed)
         start = self.network.read()
@@ -217,13 +221,14 @@ class Server:
         sampled = self._sampled(number)
         content = self._model_message(number, before.parameters)
         answers = self._ask(sampled, messages.TRAIN, number, content)
-        cohort, reports, decisions = self._collect(answers, sampled, number)
+        state = {k: v for k, v in before.state.items() if not k.startswith("average/")}
+        cohort, reports, decisions = self._collect(answers, sampled, state, number)
         self.pipeline.check(len(cohort.partners))
         params = self.layout.flatten(before.parameters)
         outcome = self.pipeline.aggregate(
             cohort,
             params,
-            {k: v for k, v in before.state.items() if not k.startswith("average/")},
+            state,
             number,
             config.run.rounds,
             torch_generator(config.run.seed, "strategy", number),
@@ -240,7 +245,7 @@ class Server:
         history = before.history
         if history.rounds:
             history.rounds[-1].measure_partners(reports)
-        state = {**outcome.state, **self._average(before.state, outcome.params, number)}
+        kept = {**outcome.state, **self._average(before.state, outcome.params, number)}
         parameters = self.layout.unflatten(outcome.params)
         if self.test and (number % config.run.evaluate_every == 0 or number == config.run.rounds):
             measured = self._evaluate(parameters)
@@ -253,7 +258,7 @@ class Server:
         for decision in sorted(decisions, key=lambda d: d.partner):
             append_line(self.directory / "decisions.jsonl", decision.to_json())
         after = self._patience(
-            replace(before, round=number, parameters=parameters, state=state, history=history),
+            replace(before, round=number, parameters=parameters, state=kept, history=history),
             reports,
         )
         checkpoints.save(self.directory / "checkpoints", after, config.run.keep_checkpoints)
@@ -268,19 +273,27 @@ class Server:
         return messages.pack(Request(self.run_id, number), arrays)
 
     def _collect(
-        self, answers: Answers, sampled: Sequence[str], number: int
+        self, answers: Answers, sampled: Sequence[str], state: State, number: int
     ) -> tuple[Cohort, list[Report], list[Decision]]:
         """Screen the replies and put the accepted ones into one matrix, ordered by name."""
         late = f"no reply within {self.config.run.deadline_seconds:g} s"
         decisions = [missing(name, number, late) for name in answers.missing]
         cohort = Cohort(self.layout, sampled)
-        reports = []
+        replies, reports = [], []
         for answer in answers.received:
-            reason, report = self._screen(answer, cohort)
-            if report is not None:
-                reports.append(report)
-            if reason is not None:
-                decisions.append(refused(answer.partner, number, reason))
+            try:
+                reply, report = _read(answer)
+            except messages.MessageError as error:
+                decisions.append(refused(answer.partner, number, str(error)))
+                continue
+            replies.append(reply)
+            reports.append(report)
+        for reply in self._attacked(replies, state, number):
+            reason = self.pipeline.screening.check(reply, self.layout)
+            if reason is None:
+                cohort.put(reply)
+            else:
+                decisions.append(refused(reply.partner, number, reason))
         needed = self.config.run.quorum * len(sampled)
         if len(cohort.partners) < max(1.0, needed):
             reasons = "; ".join(d.reason for d in decisions[:3])
@@ -292,24 +305,20 @@ class Server:
         cohort.sort()
         return cohort, sorted(reports, key=lambda r: r.partner), decisions
 
-    def _screen(self, answer: Answer, cohort: Cohort) -> tuple[str | None, Report | None]:
-        """Why an answer is refused (None: it was put into the cohort), and its report if any."""
-        if isinstance(answer.body, Refusal):
-            return answer.body.reason, None
-        if not isinstance(answer.body, Report) or answer.content is None:
-            return "the reply is not a report", None
-        report = answer.body
-        if report.partner != answer.partner:
-            return "the reply carries another partner's name", None
-        try:
-            delta = messages.arrays(answer.content)
-        except messages.MessageError as error:
-            return str(error), report
-        reply = Reply(answer.partner, delta, reply_metrics(report))
-        reason = self.pipeline.screening.check(reply, self.layout)
-        if reason is None:
-            cohort.put(reply)
-        return reason, report
+    def _attacked(self, replies: list[Reply], state: State, number: int) -> list[Reply]:
+        """The replies as malicious partners of a simulation would have sent them."""
+        attack = build_attack(self.config.attack)
+        if attack is None:
+            return replies
+        replies = sorted(replies, key=lambda r: r.partner)
+        return corrupt(
+            attack,
+            replies,
+            malicious(self.config, sorted(self.nodes)),
+            self.layout,
+            self.pipeline.aggregator([r.metrics for r in replies], state, number),
+            torch_generator(self.config.run.seed, "attack", number),
+        )
 
     def _validation_loss(self, params: Tensor) -> float:
         """Loss of candidate parameters [d] on the server's public validation rows."""
@@ -389,6 +398,21 @@ class Server:
         for observer in self.observers:
             observer.finished(final)
         return final
+
+
+def _read(answer: Answer) -> tuple[Reply, Report]:
+    """The update and the report in a partner's answer.
+
+    Raises MessageError with the reason when it holds none.
+    """
+    if isinstance(answer.body, Refusal):
+        raise messages.MessageError(answer.body.reason)
+    if not isinstance(answer.body, Report) or answer.content is None:
+        raise messages.MessageError("the reply is not a report")
+    if answer.body.partner != answer.partner:
+        raise messages.MessageError("the reply carries another partner's name")
+    delta = messages.arrays(answer.content)
+    return Reply(answer.partner, delta, reply_metrics(answer.body)), answer.body
 
 
 def reply_metrics(report: Report) -> dict[str, float]:

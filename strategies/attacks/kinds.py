@@ -1,8 +1,11 @@
-"""What an attack may change: the updates, the metrics or the data of the malicious partners."""
+"""What an attack may change here: the updates or the metrics of the malicious partners.
+
+Attacks on their data run where the data is, in ``client.attacks``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
@@ -35,14 +38,4 @@ class MetricsAttack(Protocol):
         """What a malicious partner reports instead of its ``own`` metrics."""
 
 
-@runtime_checkable
-class DataAttack(Protocol):
-    """Poisons the training data of a malicious partner before it trains honestly."""
-
-    def poison(
-        self, texts: Sequence[str], labels: Sequence[int], generator: Generator
-    ) -> tuple[list[str], list[int]]:
-        """Texts and labels to train on instead."""
-
-
-Attack = UpdateAttack | MetricsAttack | DataAttack
+Attack = UpdateAttack | MetricsAttack

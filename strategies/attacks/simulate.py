@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Generator
 
+from common.instantiate import instantiate
 from strategies.attacks.kinds import Aggregate, Attack, MetricsAttack, UpdateAttack
-from strategies.build import instantiate
 from strategies.updates import Layout, Reply
 
 
 def build_attack(config: Mapping[str, Any] | None) -> Attack | None:
-    """The attack that the tree under ``attack`` describes, None where there is no ``_target_``.
+    """The attack on updates or metrics that the tree under ``attack`` describes.
 
+    None where nobody attacks, or where the attack poisons data and so belongs to the partners.
     ``partners`` and ``count`` say who attacks and are left to the caller.
     """
-    if not config or not config.get("_target_"):
+    if not config or not str(config.get("_target_")).startswith("strategies."):
         return None
     settings = {k: v for k, v in config.items() if k not in ("partners", "count")}
     attack: Attack = instantiate(settings, "attack", "strategies.attacks.")
@@ -36,7 +37,7 @@ def corrupt(
 ) -> list[Reply]:
     """The replies with those of ``malicious`` partners as the attack makes them.
 
-    An attack on updates needs at least one honest reply; data attacks change nothing here.
+    An attack on updates needs at least one honest reply.
     """
     bad = [r for r in replies if r.partner in malicious]
     good = [r for r in replies if r.partner not in malicious]

@@ -8,12 +8,9 @@ import pytest
 import torch
 
 from common.errors import UserError
-from strategies.attacks.backdoor import Backdoor
 from strategies.attacks.free_rider import FreeRider
 from strategies.attacks.inf_nan import InfNan
 from strategies.attacks.ipm import IPM
-from strategies.attacks.kinds import DataAttack
-from strategies.attacks.label_flip import LabelFlip
 from strategies.attacks.loss_inflation import LossInflation
 from strategies.attacks.mimic import Mimic
 from strategies.attacks.min_max import MinMax
@@ -101,23 +98,6 @@ def test_loss_inflation_lies_and_turns_its_update_around():
     assert torch.equal(craft(attack, random_rows(5, 50, seed=4)), -own)
 
 
-def test_label_flip():
-    texts, labels = LabelFlip(3).poison(["a", "b", "c"], [0, 1, 2], generator())
-    assert (texts, labels) == (["a", "b", "c"], [2, 1, 0])
-
-
-def test_backdoor_poisons_the_said_part_and_measures_its_success():
-    attack = Backdoor(trigger="zq", target=1, fraction=0.25)
-    texts, labels = attack.poison([f"t{i}" for i in range(40)], [0] * 40, generator())
-    stamped = [i for i, t in enumerate(texts) if t.startswith("zq ")]
-    assert len(stamped) == 10
-    assert texts[stamped[0]] == f"zq t{stamped[0]} zq"
-    assert [labels[i] for i in stamped] == [1] * 10
-    assert sum(labels) == 10
-    assert attack.success_rate([1, 1, 0, 1], [0, 1, 0, 0]) == pytest.approx(2 / 3)
-    assert attack.success_rate([1], [1]) == 0.0
-
-
 LAYOUT = Layout(("w",), ((4,),))
 
 
@@ -148,16 +128,10 @@ def test_a_tuned_attack_sees_the_rule_in_use():
     assert seen == [(4, 4)] * 3
 
 
-def test_data_attacks_leave_replies_alone():
-    attack = LabelFlip()
-    assert isinstance(attack, DataAttack)
-    out = corrupt(attack, replies(), {"a"}, LAYOUT, lambda x: x.mean(0), generator())
-    assert torch.equal(out[0].delta["w"], replies()[0].delta["w"])
-
-
 def test_build_attack():
     assert build_attack(None) is None
     assert build_attack({"_target_": None, "partners": [], "count": 0}) is None
+    assert build_attack({"_target_": "client.attacks.label_flip.LabelFlip"}) is None
     config = {"_target_": "strategies.attacks.ipm.IPM", "partners": ["a"], "count": 1, "tau": 0.5}
     assert build_attack(config) == IPM(0.5)
     with pytest.raises(UserError, match=r"attack\.tau: must be a finite number"):
@@ -174,8 +148,6 @@ def test_build_attack():
         (InfNan, {"value": "big"}, "value: must be inf"),
         (MinMax, {"along": "up"}, "along: must be std, sign or unit"),
         (OptimalIPM, {"ratio": 0.5}, "ratio: must be > 0.5"),
-        (Backdoor, {"trigger": " "}, "trigger: must not be empty"),
-        (LabelFlip, {"classes": 1}, "classes: must be >= 2"),
     ],
 )
 def test_settings_out_of_range(kind, settings, message):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import Generator
 
-from strategies import checks
-
 
 @dataclass(frozen=True)
 class LabelFlip:
@@ -21,7 +19,8 @@ class LabelFlip:
     classes: int = 2
 
     def __post_init__(self) -> None:
-        checks.whole("classes", self.classes, 2)
+        if self.classes < 2:
+            raise ValueError(f"classes: must be >= 2, got {self.classes}")
 
     def poison(
         self, texts: Sequence[str], labels: Sequence[int], generator: Generator

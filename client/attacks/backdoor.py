@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from strategies import checks
-
 
 @dataclass(frozen=True)
 class Backdoor:
@@ -29,8 +27,10 @@ class Backdoor:
     def __post_init__(self) -> None:
         if not self.trigger.strip():
             raise ValueError("trigger: must not be empty")
-        checks.whole("target", self.target, 0)
-        checks.number("fraction", self.fraction, 0.0, 1.0, above=True)
+        if self.target < 0:
+            raise ValueError(f"target: must be >= 0, got {self.target}")
+        if not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction: must be in (0, 1], got {self.fraction:g}")
 
     def stamp(self, text: str) -> str:
         """The text with the trigger."""

@@ -1,0 +1,1 @@
+"""What a malicious partner of a simulation does to its own rows."""
