@@ -21,7 +21,7 @@ from flwr.app import Context, Message, RecordDict
 from client.partner import Partner, in_simulation, simulated
 from common import messages
 from common.config import Config, from_json, validate
-from common.device import Device, pick_device
+from common.device import Device, pick_device, usable_cores
 from common.errors import UserError
 from common.features import Examples, prepare
 from common.messages import MessageError, Refusal, Report, Request
@@ -71,7 +71,7 @@ def _open(config_json: str, index: int) -> Session:
 
 def threads_per_worker(config: Config) -> int:
     """Cores divided by worker processes, so that workers do not fight over them."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     return max(1, cores // (config.run.workers or cores))
 
 

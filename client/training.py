@@ -121,7 +121,9 @@ def _private_hooks(
                         logits.float(), moved.labels, reduction="sum"
                     ).backward()
                     for p in parameters:
-                        p.grad_sample = p.grad_sample.float()
+                        # A row whose gradient overflows must not make the sum NaN, noise and all:
+                        # parameters can be crafted so that one certain row does.
+                        p.grad_sample = p.grad_sample.float().nan_to_num(0.0, 0.0, 0.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
     finally:

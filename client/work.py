@@ -88,17 +88,18 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
 
 def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Evaluate the incoming global model on the validation rows."""
+    check_request(session)
     session.network.write(messages.arrays(content))
     return messages.pack(_report(session, _measure(session), request.run))
 
 
 def train(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Evaluate the incoming model, reserve the spend, train, commit, reply with the change."""
+    check_request(session)
     config, partner = session.config, session.partner
     start = messages.arrays(content)
     session.network.write(start)
     measured = _measure(session)
-    check_request(session)
     rate = sample_rate(session)
     sigma = noise_multiplier(session, request.run)
     digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))

@@ -9,6 +9,7 @@ instantiates anything named in the configuration and applies its own policy firs
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -165,7 +166,13 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Inverse of `to_json`."""
+    """Inverse of `to_json`.
+
+    Raises UserError when a value is an interpolation: those are resolved where a run is submitted.
+    Whoever receives a config must not look up its own environment for the sender.
+    """
+    if "${" in text:
+        raise UserError("config: holds an interpolation (${...}) that the sender must resolve")
     return from_mapping(json.loads(text))
 
 
@@ -203,9 +210,11 @@ def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _between(key: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    if not (low < value if open_low else low <= value) or not value <= high:
+    above = low < value if open_low else low <= value
+    if not above or not value <= high or not math.isfinite(value):
         bracket = "(" if open_low else "["
-        raise UserError(f"{key}: must be in {bracket}{low:g}, {high:g}], got {value:g}")
+        closing = f"{high:g}]" if math.isfinite(high) else "inf)"
+        raise UserError(f"{key}: must be in {bracket}{low:g}, {closing}, got {value:g}")
 
 
 def validate(config: Config) -> Config:

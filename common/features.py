@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -169,12 +169,15 @@ def _tokenizer_identity(config: ModelConfig) -> str:
 
 
 def _save_ids(directory: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:
-    encoded = tokenizer(
-        list(texts), truncation=True, return_attention_mask=False, return_token_type_ids=False
-    )["input_ids"]
+    encoded: Any = []
+    if len(texts):
+        encoded = tokenizer(
+            list(texts), truncation=True, return_attention_mask=False, return_token_type_ids=False
+        )["input_ids"]
     offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in encoded], out=offsets[1:])
-    np.save(directory / "ids.npy", np.concatenate([np.asarray(r, dtype=np.int32) for r in encoded]))
+    rows = [np.zeros(0, dtype=np.int32), *(np.asarray(row, dtype=np.int32) for row in encoded)]
+    np.save(directory / "ids.npy", np.concatenate(rows))
     np.save(directory / "offsets.npy", offsets)
 
 

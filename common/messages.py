@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -90,14 +90,37 @@ def pack(body: Any, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:
 def unpack(content: RecordDict) -> Any:
     """The dataclass inside a message.
 
-    Raises MessageError when there is none, its kind is unknown or a field is missing or unknown.
+    Raises MessageError when there is none, its kind is unknown, or a field is missing, unknown or
+    of another type than the dataclass says.
     """
     kinds = {kind.__name__: kind for kind in (Request, Prepared, Refusal, Report)}
     try:
         header = content.config_records[HEADER]
-        return kinds[str(header["kind"])](**json.loads(str(header["body"])))
-    except (KeyError, TypeError, ValueError) as error:
+        body = kinds[str(header["kind"])](**json.loads(str(header["body"])))
+        hints = get_type_hints(type(body))
+        wrong = [name for name, kind in hints.items() if not _is(getattr(body, name), kind)]
+        if wrong:
+            raise MessageError(f"not a fedaccord message: {wrong[0]} has the wrong type")
+        return body
+    except MessageError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a fedaccord message: {type(error).__name__}") from error
+
+
+def _is(value: object, kind: Any) -> bool:
+    """Whether a JSON value has the type of a field (str, int, float, list[...], dict[str, ...])."""
+    inner = get_args(kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is(item, inner[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is(item, inner[1]) for item in value.values())
+    if isinstance(value, bool):
+        return False
+    # Integers of JSON have no bound; those of no count and no float would fail in arithmetic.
+    if isinstance(value, int) and abs(value) > 2**63:
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def arrays(content: RecordDict) -> dict[str, Tensor]:

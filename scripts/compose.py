@@ -12,7 +12,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -42,6 +42,10 @@ def compose_config(overrides: Sequence[str]) -> Config:
 
     Raises UserError with one line that names the key.
     """
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        if value == "null" and group != "experiment" and (CONF / group.replace(".", "/")).is_dir():
+            raise UserError(f"{group}: cannot be null; choose one of {_choices(group)}")
     GlobalHydra.instance().clear()
     # The types first: every file of conf/ and every override is checked against them.
     ConfigStore.instance().store(name="schema", node=Config)
@@ -64,11 +68,18 @@ def _one_line(error: Exception) -> str:
         return describe(cause)
     missing = re.search(r"Could not find '([\w/.-]+)/([^/']*)'", str(error))
     if missing:
-        choices = ", ".join(sorted(p.stem for p in (CONF / missing[1]).glob("*.yaml")))
+        group = missing[1].replace("/", ".")
+        return f"{group}: there is no choice '{missing[2]}'; one of {_choices(group)}"
+    if isinstance(error, OverrideParseException):
         return (
-            f"{missing[1].replace('/', '.')}: there is no choice '{missing[2]}'; one of {choices}"
+            f"'{error.override}' is not KEY=VALUE; a value with spaces, umlauts or other special "
+            "characters needs quotes of its own, e.g. 'data.path=\"my file.csv\"'"
         )
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
+
+
+def _choices(group: str) -> str:
+    return ", ".join(sorted(p.stem for p in (CONF / group.replace(".", "/")).glob("*.yaml")))
 
 
 def _keys() -> list[str]:
@@ -96,6 +107,8 @@ def load_config(path: Path) -> Config:
     """
     try:
         tree: Any = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"run.resume: {path} is not the config.yaml of a run") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"run.resume: {path} is not the config.yaml of a run")
     return validate(from_mapping(tree))

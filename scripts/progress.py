@@ -103,7 +103,7 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     table.add_section()
     table.add_row(
         "mean ± std of partners",
-        f"{percent(final['mean_partner_accuracy'])} ± {100 * final['partner_accuracy_std']:.1f}",
+        f"{percent(final['mean_partner_accuracy'])} ± {percent(final['partner_accuracy_std'])}",
     )
     table.add_row("worst partner", percent(final["worst_partner_accuracy"]))
     table.add_row("held-out test set", percent(final["accuracy"]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from common.config import Config, malicious
+from common.config import Config, config_hash, malicious
 from common.data.schema import FILE_SOURCES
 from common.errors import UserError
 from scripts.compose import compose_config, load_config, save_config
@@ -32,9 +32,10 @@ def default_cache() -> Path:
 
 def configure(overrides: Sequence[str]) -> Config:
     """Compose the run, or read back the one that `run.resume` names."""
-    resume = [o.partition("=")[2] for o in overrides if o.startswith("run.resume=")]
+    given = [o for o in overrides if o.lstrip("+").startswith("run.resume=")]
+    resume = [o.partition("=")[2] for o in given]
     if resume and resume[-1] not in ("", "null"):
-        others = [o for o in overrides if not o.startswith("run.resume=")]
+        others = [o for o in overrides if o not in given]
         if others:
             raise UserError(
                 f"run.resume: a resumed run keeps its configuration; leave out {others[0]}"
@@ -54,20 +55,26 @@ def configure(overrides: Sequence[str]) -> Config:
     )
     # Workers have another working directory.
     if config.data.source in FILE_SOURCES:
-        config.data.path = os.path.abspath(str(config.data.path))
-        if config.data.test_path is not None:
-            config.data.test_path = os.path.abspath(config.data.test_path)
-    if Path(config.model.base).is_dir():
-        config.model.base = os.path.abspath(config.model.base)
+        if config.data.path:
+            config.data.path = _absolute(config.data.path)
+        if config.data.test_path:
+            config.data.test_path = _absolute(config.data.test_path)
+    if os.path.isdir(_absolute(config.model.base)):
+        config.model.base = _absolute(config.model.base)
     return config
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def complete(config: Config) -> Config:
     """Fill in what only the data knows, and check every partner before anything is started."""
     from client.partner import check_rows, simulated_shares, split_rows
-    from common.data.load import resolve_labels
+    from common.data.load import resolve_labels, test_table
     from common.data.schema import check_partition
-    from server.simulation import default_workers
+    from common.device import usable_cores
+    from server.sampling import sample
     from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
@@ -81,9 +88,39 @@ def complete(config: Config) -> Config:
     malicious(config, [share.name for share in shares])
     build_attack(config.attack)
     config.run.partners = len(shares)
-    config.run.workers = config.run.workers or min(default_workers(), len(shares))
-    build_pipeline(config.strategy).check(max(1, round(config.run.fraction * len(shares))))
+    config.run.workers = config.run.workers or min(usable_cores(), len(shares))
+    pipeline = build_pipeline(config.strategy)
+    sampled = sample([share.name for share in shares], config.run.fraction, config.run.seed, 1)
+    pipeline.check(len(sampled))
+    if pipeline.needs_reference:
+        raise UserError("strategy.robust: needs the server's own update, which no run has yet")
+    if "gap" in pipeline.screening.required:
+        raise UserError("strategy.fair: needs a gap between groups, which no partner reports yet")
+    if pipeline.appeal is not None and test_table(config.data, Path(config.run.cache_dir)) is None:
+        raise UserError("strategy.appeal: needs held-out rows (data.test_fraction or a test set)")
     return config
+
+
+def claim(directory: Path, config: Config) -> None:
+    """Make `directory` this run's own and write its configuration there.
+
+    Raises UserError when it cannot be written, or holds something else than this very run.
+    """
+    path = directory / "config.yaml"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not path.exists() and any(directory.iterdir()):
+            raise UserError(f"run.dir: {directory} holds other files; choose a new folder")
+        if (directory / "checkpoints").exists() and config_hash(load_config(path)) != config_hash(
+            config
+        ):
+            raise UserError(
+                f"run.dir: {directory} holds the checkpoints of another configuration; choose a "
+                "new folder, or continue that run with run.resume"
+            )
+        save_config(config, path)
+    except OSError as error:
+        raise UserError(f"run.dir: {directory} cannot be used: {error.strerror}") from error
 
 
 def main(overrides: Sequence[str]) -> int:
@@ -93,11 +130,10 @@ def main(overrides: Sequence[str]) -> int:
     config = configure(overrides)
     assert config.run.dir is not None
     directory = Path(config.run.dir)
-    if (directory / "results.json").exists():
+    if os.path.exists(directory / "results.json"):
         raise UserError(f"{directory}: this run is finished; choose another run.dir")
     config = complete(config)
-    directory.mkdir(parents=True, exist_ok=True)
-    save_config(config, directory / "config.yaml")
+    claim(directory, config)
 
     from scripts.progress import Terminal
     from server.simulation import simulate

@@ -121,8 +121,9 @@ def results(
     )
     groups = test.groups if test else _sum_groups(reports)
     total_weight = sum(history.weight_sums.values()) or 1.0
-    final_loss = test.loss if test else float(np.mean([r.loss for r in reports]))
-    scores = [partner_accuracy(r) for r in reports]
+    scores = [score for r in reports if math.isfinite(score := partner_accuracy(r))]
+    losses = [r.loss for r in reports if math.isfinite(r.loss)]
+    final_loss = test.loss if test else float(np.mean(losses)) if losses else None
     rates = {name: metrics.rates(counts) for name, counts in groups.items()}
     cost = asdict(history.cost)
     seconds = cost.pop("train_seconds")

@@ -7,8 +7,10 @@ become one model in `strategies`, and what people see hangs on it as observers.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
@@ -30,7 +32,7 @@ from common.seeds import torch_generator
 from server import checkpoint as checkpoints
 from server.calibration import calibrate_head
 from server.checkpoint import Checkpoint
-from server.exchange import Answer, Answers, Stopped, ask, wait_for_nodes
+from server.exchange import Answer, Answers, ask, wait_for_nodes
 from server.export import export
 from server.history import History, RoundRecord, results, rounds_csv
 from server.memory import PeakMemory
@@ -92,6 +94,10 @@ class Server:
             found = self._resumable()
             self._register()
             current = found or self._untrained()
+            if found is None:
+                # Before any partner reserves a spend: the partners' ledgers know a run by its id,
+                # and one that is killed in its first round must come back under the same.
+                self._save(current)
             earlier = current.history.cost.wall_seconds
             self.pipeline.check(len(self._sampled(1)))
             for observer in self.observers:
@@ -105,6 +111,7 @@ class Server:
         found = checkpoints.latest(self.directory / "checkpoints")
         if found is None:
             self.run_id = sha256_text(config_hash(self.config), str(time.time_ns()))[:16]
+            self._forget_decisions_after(0)
             return None
         if found.config_hash != config_hash(self.config):
             raise UserError(
@@ -125,6 +132,9 @@ class Server:
             state=self.pipeline.init(self.layout, sorted(self.nodes)),
             history=History(),
         )
+
+    def _save(self, current: Checkpoint) -> None:
+        checkpoints.save(self.directory / "checkpoints", current, self.config.run.keep_checkpoints)
 
     def _forget_decisions_after(self, last: int) -> None:
         path = self.directory / "decisions.jsonl"
@@ -237,7 +247,11 @@ class Server:
         decisions += outcome.decisions
         record = RoundRecord(
             round=number,
-            epsilon_max=max((r.epsilon for r in reports), default=0.0),
+            # Partners that were not asked in this round keep what they have spent.
+            epsilon_max=max(
+                [r.epsilon for r in reports] + [x.epsilon_max for x in before.history.rounds[-1:]],
+                default=0.0,
+            ),
             replies=len(cohort.partners),
             refused=sum(d.outcome == "refused" for d in decisions),
             missing=len(answers.missing),
@@ -261,7 +275,7 @@ class Server:
             replace(before, round=number, parameters=parameters, state=kept, history=history),
             reports,
         )
-        checkpoints.save(self.directory / "checkpoints", after, config.run.keep_checkpoints)
+        self._save(after)
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
         for observer in self.observers:
             observer.round_ended(record)
@@ -282,7 +296,11 @@ class Server:
         replies, reports = [], []
         for answer in answers.received:
             try:
-                reply, report = _read(answer)
+                report = read_report(answer, len(self.network.labels))
+                assert answer.content is not None
+                reply = Reply(
+                    answer.partner, messages.arrays(answer.content), reply_metrics(report)
+                )
             except messages.MessageError as error:
                 decisions.append(refused(answer.partner, number, str(error)))
                 continue
@@ -368,7 +386,7 @@ class Server:
 
     def _patience(self, after: Checkpoint, reports: Sequence[Report]) -> Checkpoint:
         """Count the rounds since the incoming model's mean validation loss was last better."""
-        losses = [r.loss for r in reports]
+        losses = [r.loss for r in reports if math.isfinite(r.loss)]
         loss = sum(losses) / len(losses) if losses else float("inf")
         if after.best_loss is None or loss < after.best_loss:
             return replace(after, best_loss=loss, stale_rounds=0)
@@ -384,7 +402,10 @@ class Server:
         delivered = self._delivered(current)
         content = self._model_message(current.round, delivered)
         answers = self._ask(sorted(self.nodes), messages.EVALUATE, current.round, content)
-        reports = [a.body for a in answers.received if isinstance(a.body, Report)]
+        reports = []
+        for answer in answers.received:
+            with suppress(messages.MessageError):
+                reports.append(read_report(answer, len(self.network.labels)))
         if current.history.rounds:
             current.history.rounds[-1].measure_partners(reports)
         test = self._evaluate(delivered) if self.test else None
@@ -400,31 +421,31 @@ class Server:
         return final
 
 
-def _read(answer: Answer) -> tuple[Reply, Report]:
-    """The update and the report in a partner's answer.
+def read_report(answer: Answer, classes: int) -> Report:
+    """The report in a partner's answer.
 
-    Raises MessageError with the reason when it holds none.
+    Raises MessageError with the reason when it holds none, another partner's, or counts that are
+    not [classes][classes].
     """
-    if isinstance(answer.body, Refusal):
-        raise messages.MessageError(answer.body.reason)
-    if not isinstance(answer.body, Report) or answer.content is None:
+    body = answer.body
+    if isinstance(body, Refusal):
+        raise messages.MessageError(body.reason)
+    if not isinstance(body, Report) or answer.content is None:
         raise messages.MessageError("the reply is not a report")
-    if answer.body.partner != answer.partner:
+    if body.partner != answer.partner:
         raise messages.MessageError("the reply carries another partner's name")
-    delta = messages.arrays(answer.content)
-    return Reply(answer.partner, delta, reply_metrics(answer.body)), answer.body
+    for table in (body.confusion, *body.groups.values()):
+        if len(table) != classes or any(len(row) != classes for row in table):
+            raise messages.MessageError("the reply's counts are not a row and a column a label")
+    return body
 
 
 def reply_metrics(report: Report) -> dict[str, float]:
-    """The numbers of a report that fair weights may use."""
+    """The numbers of a report that fair weights may use.
+
+    A partner without validation rows has neither loss nor accuracy.
+    """
     total = sum(map(sum, report.confusion))
     right = sum(row[i] for i, row in enumerate(report.confusion))
-    return {
-        "loss": report.loss,
-        "accuracy": right / total if total > 0 else 0.0,
-        "examples": report.examples,
-        **report.extra,
-    }
-
-
-__all__ = ["Server", "Stopped"]
+    measured = {"loss": report.loss, "accuracy": right / total} if total > 0 else {}
+    return {**report.extra, **measured, "examples": report.examples}

@@ -43,11 +43,6 @@ GRACE_SECONDS = 15.0
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
-def default_workers() -> int:
-    """One worker process a core."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def simulate(config: Config, observers: Sequence[Observer]) -> bool:
     """Run one simulation to its end; True when it finished, False when Ctrl-C stopped it.
 

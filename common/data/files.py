@@ -68,8 +68,8 @@ def _batches(path: Path, config: DataConfig) -> Iterator[Batch]:
     if config.source == "parquet":
         return _read_parquet(path, config)
     try:
-        codecs.lookup(config.encoding)
-    except LookupError:
+        "a".encode(config.encoding)  # also refuses codecs that are not for text, such as base64
+    except (LookupError, ValueError):
         raise UserError("data.encoding is not the name of an encoding: try utf-8") from None
     if config.source == "json":
         return _read_json_lines(path, config.columns, config.encoding)

@@ -13,18 +13,32 @@ from server.observers import Silent
 
 
 class TensorBoard(Silent):
-    """Writes every number of a round under its name in rounds.csv."""
+    """Writes every number of a round under its name in rounds.csv.
+
+    What partners measure of a round's model arrives with the next round, and is written then.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.writer = SummaryWriter(str(directory))
+        self.written: set[tuple[int, str]] = set()
+        self.open: list[RoundRecord] = []
 
     def round_ended(self, record: RoundRecord) -> None:
-        """Write the round's numbers."""
-        for name, value in asdict(record).items():
-            if name != "round" and value is not None:
-                self.writer.add_scalar(name, value, record.round)
+        """Write what is known of this round, and what has become known of the one before."""
+        self.open = [*self.open[-1:], record]
+        for row in self.open:
+            self._write(asdict(row))
         self.writer.flush()
 
     def finished(self, results: dict[str, Any]) -> None:
-        """Close the file."""
+        """Write what is still missing and close the file."""
+        for row in results["rounds"]:
+            self._write(row)
         self.writer.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        number = int(row["round"])
+        for name, value in row.items():
+            if name != "round" and value is not None and (number, name) not in self.written:
+                self.writer.add_scalar(name, value, number)
+                self.written.add((number, name))

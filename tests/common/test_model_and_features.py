@@ -118,6 +118,17 @@ def test_cached_vectors_equal_computed_ones(
     assert int(batch.mask.sum()) == int(real.sum())
 
 
+def test_no_rows_at_all(tiny_bert: Path, tmp_path: Path) -> None:
+    for cached in (True, False):
+        config = ModelConfig(base=str(tiny_bert), max_length=24, prefix_cache=cached)
+        net = build(config, LABELS, 0)
+        rows = prepare([], np.zeros(0, dtype=np.int64), net, config, FP32, tmp_path)
+        found = evaluate(net, rows, {"kind": np.zeros(0, dtype=str)}, FP32)
+        assert found.confusion.sum() == 0
+        assert found.groups == {}
+        assert np.isnan(found.loss)
+
+
 def test_evaluation_counts(tiny_bert: Path, reviews: Reviews, tmp_path: Path) -> None:
     config = ModelConfig(base=str(tiny_bert), max_length=24)
     net = build(config, LABELS, 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from scripts import cli
 
 
@@ -42,6 +43,13 @@ def fails(
         (["train.batch=400"], ["partner-1", "train.batch"]),
         (["data.path=nowhere.csv"], ["nowhere.csv"]),
         (["run.resume=nowhere"], ["run.resume"]),
+        (["privacy.epsilon=inf"], ["privacy.epsilon"]),
+        (["strategy.robust=null"], ["strategy.robust", "trimmed_mean"]),
+        (["strategy.robust=fltrust"], ["strategy.robust"]),
+        (["strategy.appeal=on", "data.test_fraction=0"], ["strategy.appeal"]),
+        (["data.encoding=base64"], ["data.encoding"]),
+        (["data.path=null"], ["data.path is not set"]),
+        (["data.columns.text=Größe"], ["quotes"]),
     ],
 )
 def test_one_line_and_exit_code_2(
@@ -81,3 +89,45 @@ def test_bad_rows_are_named_without_their_content(
     assert not [word for word in words if word not in err], err
     assert "fein" not in err
     assert "prima" not in err
+
+
+def test_a_run_directory_that_is_not_one_is_left_alone(
+    job: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "precious").write_text("mine")
+    assert "other files" in fails(job, capsys, monkeypatch, tmp_path)
+    assert (tmp_path / "run" / "model" / "precious").read_text() == "mine"
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_another_configuration_does_not_overwrite_that_of_an_unfinished_run(
+    job: list[str], tmp_path: Path
+) -> None:
+    from scripts.compose import compose_config, load_config
+    from scripts.simulate import claim
+
+    config = compose_config(job)
+    claim(tmp_path / "run", config)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    claim(tmp_path / "run", config)
+    with pytest.raises(UserError, match="another configuration"):
+        claim(tmp_path / "run", compose_config([*job, "run.rounds=7"]))
+    assert load_config(tmp_path / "run" / "config.yaml").run.rounds == 3
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_run_directory_that_cannot_be_made(
+    job: list[str],
+    path: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("FEDACCORD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "file").write_text("")
+    assert cli.main(["simulate", *job, f"run.dir={tmp_path / path}"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

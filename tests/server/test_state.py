@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from common import messages
 from common.errors import UserError
 from common.messages import Report
+from scripts.progress import summary
 from server import checkpoint as checkpoints
 from server.checkpoint import Checkpoint
+from server.exchange import Answer
 from server.history import Cost, History, RoundRecord, results, rounds_csv
+from server.observers.tensorboard import TensorBoard
+from server.rounds import read_report, reply_metrics
 from server.sampling import sample
 
 
@@ -89,3 +96,41 @@ def test_results_without_a_test_set_pool_the_partners() -> None:
     assert found["rounds"][0]["worst_partner_accuracy"] == pytest.approx(0.5)
     assert found["rounds"][0]["partner_accuracy_std"] == pytest.approx(0.2)
     assert rounds_csv(history).splitlines()[0].startswith("round,accuracy,loss,")
+
+
+def test_a_partner_without_validation_rows_does_not_blank_the_others() -> None:
+    history = History(rounds=[RoundRecord(round=1)])
+    empty = replace(report("c", 0, 0), loss=float("nan"))
+    found = results(history, [report("a", 9, 1), empty], None, seed=4, config_hash="h")
+    assert found["final"]["mean_partner_accuracy"] == pytest.approx(0.9)
+    assert found["final"]["loss"] == pytest.approx(0.5)
+    assert found["final"]["partners"]["c"]["accuracy"] is None
+    assert reply_metrics(empty) == {"examples": 10}
+    summary(found, private=True)
+
+
+def answer(partner: str, body: Report) -> Answer:
+    return Answer(partner, body, messages.pack(body))
+
+
+def test_reports_of_another_name_or_shape_are_refused() -> None:
+    good = report("a", 1, 1)
+    assert read_report(answer("a", good), 2) == good
+    wide = replace(good, groups={"g=a": [[1.0, 0.0]]})
+    for partner, body in (("b", good), ("a", replace(good, confusion=[[1.0]])), ("a", wide)):
+        with pytest.raises(messages.MessageError):
+            read_report(answer(partner, body), 2)
+
+
+def test_tensorboard_gets_the_partner_columns_too(tmp_path: Path) -> None:
+    board = TensorBoard(tmp_path)
+    rows = [RoundRecord(round=1, accuracy=0.5), RoundRecord(round=2, accuracy=0.6)]
+    board.round_ended(rows[0])
+    rows[0].worst_partner_accuracy = 0.3
+    board.round_ended(rows[1])
+    rows[1].worst_partner_accuracy = 0.4
+    board.finished({"rounds": [asdict(row) for row in rows]})
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for name, wanted in (("worst_partner_accuracy", [0.3, 0.4]), ("accuracy", [0.5, 0.6])):
+        assert [e.value for e in events.Scalars(name)] == pytest.approx(wanted)
+        assert [e.step for e in events.Scalars(name)] == [1, 2]

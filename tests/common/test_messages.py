@@ -1,0 +1,71 @@
+"""What arrives is what was agreed on, or it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, RecordDict
+
+from common import messages
+from common.config import Config, from_json, to_json
+from common.errors import UserError
+from common.messages import MessageError, Report, Request
+
+REPORT: dict[str, Any] = {
+    "partner": "a",
+    "confusion": [[3.0, 1.0], [0.0, 2]],
+    "groups": {"g=1": [[1.0, 0.0], [0.0, 0.0]]},
+    "loss": 0.5,
+    "examples": 100,
+}
+
+
+def packed(kind: str, body: object) -> RecordDict:
+    return RecordDict({messages.HEADER: ConfigRecord({"kind": kind, "body": json.dumps(body)})})
+
+
+def test_round_trip() -> None:
+    content = messages.pack(Request("run", 3), {"w": torch.ones(2)})
+    assert messages.unpack(content) == Request("run", 3)
+    assert torch.equal(messages.arrays(content)["w"], torch.ones(2))
+    assert messages.unpack(packed("Report", REPORT)) == Report(**REPORT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": "low"},
+        {"loss": None},
+        {"loss": True},
+        {"loss": 10**400},
+        {"partner": 7},
+        {"confusion": "none"},
+        {"confusion": [["a", "b"], ["c", "d"]]},
+        {"confusion": 3},
+        {"groups": [[1.0]]},
+        {"groups": {"g": 1.0}},
+        {"extra": {"gap": "wide"}},
+        {"surprise": 1},
+    ],
+)
+def test_a_field_of_another_type_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(MessageError):
+        messages.unpack(packed("Report", {**REPORT, **change}))
+
+
+@pytest.mark.parametrize("body", [[], "text", None, {"run": 5}, {"run": "r", "round": 1.5}])
+def test_other_bodies_are_refused(body: object) -> None:
+    with pytest.raises(MessageError):
+        messages.unpack(packed("Request", body))
+
+
+def test_a_sender_cannot_read_the_receivers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_SECRET", "secret")
+    tree = json.loads(to_json(Config()))
+    tree["data"]["columns"]["text"] = "${oc.env:A_SECRET}"
+    with pytest.raises(UserError, match="interpolation") as caught:
+        from_json(json.dumps(tree))
+    assert "secret" not in str(caught.value)
