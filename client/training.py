@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Sampler
 from common.config import TrainConfig
 from common.device import Device
 from common.features import Batch, Examples, Ints
-from common.model import Network, unmoved
+from common.model import Network, may_not_rest, unmoved
 
 
 @dataclass(frozen=True)
@@ -100,34 +100,44 @@ class _Forward(nn.Module):
 
 def _private_hooks(
     model: _Forward, optimizer: DPOptimizer, loader: DataLoader[Batch], device: Device, size: int
-) -> None:
-    """Per-example gradients from Opacus' hooks, clipped and noised by its DPOptimizer."""
+) -> set[str]:
+    """Per-example gradients from Opacus' hooks, clipped and noised by its DPOptimizer.
+
+    Returns the names of parameters for which no row of any batch had a gradient.
+    """
     module = GradSampleModule(model, loss_reduction="sum", strict=False)
     # Opacus adds `grad_sample` to parameters, which their type does not know.
-    parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
+    parameters: dict[str, Any] = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    silent, rows = set(parameters), 0
     try:
         with BatchMemoryManager(
             data_loader=loader, max_physical_batch_size=size, optimizer=optimizer
         ) as physical:
             for batch in physical:
                 if len(batch) == 0:
-                    for p in parameters:
+                    for p in parameters.values():
                         p.grad_sample = torch.zeros((0, *p.shape), device=p.device)
                 else:
+                    rows += len(batch)
                     moved = batch.to(device.device)
                     with device.autocast():
                         logits = module(moved)
                     nn.functional.cross_entropy(
                         logits.float(), moved.labels, reduction="sum"
                     ).backward()
-                    for p in parameters:
+                    for name, p in parameters.items():
+                        if getattr(p, "grad_sample", None) is None:
+                            raise RuntimeError(f"training did not move {name}: it has no gradient")
                         # A row whose gradient overflows must not make the sum NaN, noise and all:
                         # parameters can be crafted so that one certain row does.
                         p.grad_sample = p.grad_sample.float().nan_to_num(0.0, 0.0, 0.0)
+                        if name in silent and bool(p.grad_sample.any()):
+                            silent.remove(name)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
     finally:
         module.remove_hooks()
+    return {name.removeprefix("suffix.") for name in silent} if rows else set()
 
 
 def _private_ghost(
@@ -226,6 +236,7 @@ def train(
         collate_fn=_same,
     )
     inner = _optimizer(parameters, config)
+    cut_off: set[str] = set()
     began = time.perf_counter()
     if privacy is None:
         _plain(model, inner, loader, device, config.physical_batch, expected)
@@ -239,12 +250,15 @@ def train(
             loss_reduction="mean",
             generator=noise,
         )
-        run = _private_ghost if privacy.clipping == "ghost" else _private_hooks
-        run(model, optimizer, loader, device, config.physical_batch)
+        if privacy.clipping == "ghost":
+            _private_ghost(model, optimizer, loader, device, config.physical_batch)
+        else:
+            cut_off |= _private_hooks(model, optimizer, loader, device, config.physical_batch)
     seconds = time.perf_counter() - began
     network.suffix.eval()
     after = network.read()
-    if still := unmoved(start, after):
+    # Noise moves every tensor, so under privacy the gradients themselves are asked.
+    if still := unmoved(start, after) + may_not_rest(start, cut_off):
         raise RuntimeError(f"training did not move {', '.join(still[:3])} ({len(still)} tensors)")
     delta = {name: after[name] - start[name] for name in start}
     return Trained(delta, expected * config.local_steps, seconds)

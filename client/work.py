@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import torch
 from flwr.app import RecordDict
+from torch import Tensor
 
 from client.accounting import Segment, calibrate
 from client.ledger import Ledger
@@ -16,6 +18,8 @@ from client.session import Session
 from client.training import Privacy
 from client.training import train as train_locally
 from common import messages
+from common.config import config_hash
+from common.errors import UserError
 from common.evaluation import Evaluation
 from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
@@ -42,7 +46,24 @@ def check_request(session: Session) -> None:
             delta=config.privacy.delta,
         )
     )
+    if partner.seed is None and config.private and config.privacy.clipping == "ghost":
+        raise UserError(
+            "privacy.clipping: ghost is for simulations only: crafted parameters could make one "
+            "row's norm overflow and the sum NaN, noise and all; use hooks"
+        )
     check_rows(partner.name, len(session.train), config)
+
+
+def check_parameters(parameters: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that are not numbers: nothing private may be computed from them.
+
+    Raises UserError naming the tensor.
+    """
+    for name, tensor in parameters.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"the incoming model is not finite: {name}")
+        if name.endswith("spread") and not bool((tensor > 0).all()):
+            raise UserError(f"the incoming model is unusable: {name} must be above 0")
 
 
 def sample_rate(session: Session) -> float:
@@ -89,7 +110,9 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
 def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Evaluate the incoming global model on the validation rows."""
     check_request(session)
-    session.network.write(messages.arrays(content))
+    parameters = messages.arrays(content)
+    check_parameters(parameters)
+    session.network.write(parameters)
     return messages.pack(_report(session, _measure(session), request.run))
 
 
@@ -98,6 +121,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     check_request(session)
     config, partner = session.config, session.partner
     start = messages.arrays(content)
+    check_parameters(start)
     session.network.write(start)
     measured = _measure(session)
     rate = sample_rate(session)
@@ -143,10 +167,11 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
 def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Generator]:
     """Streams for batch sampling and for noise; both must be secret for the guarantee to hold.
 
-    A simulation keys them by round and incoming model: the same noise is never added to two
-    different gradients, whose difference it would lay bare.
+    A simulation keys them by configuration, round and incoming model: the same noise is never
+    added to two different gradients, whose difference it would lay bare.
     """
     seed, name = session.partner.seed, session.partner.name
+    step = f"{config_hash(session.config)}/{step}"
     device = session.device.device
     if seed is None:
         return system_generator(), system_generator(device)

@@ -92,8 +92,9 @@ class RunConfig:
     partners: int = 0
     # Partners asked in a round: a fraction of those that registered.
     fraction: float = 1.0
-    # A round closes when all have replied, or at the deadline once this share of them has.
-    quorum: float = 1.0
+    # A round closes when all have replied, or at the deadline once this share of them has sent an
+    # update; with fewer usable updates the run stops and can be resumed.
+    quorum: float = 0.5
     deadline_seconds: float = 3600.0
     evaluate_every: int = 1
     keep_checkpoints: int = 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -332,17 +332,22 @@ def merge_adapters(network: Network) -> None:
                 setattr(parent, name, child.get_base_layer())
 
 
-def unmoved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """Names of trainable tensors that training left exactly where they were.
+def may_not_rest(before: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
+    """Those of `names` whose gradient is not zero by definition, sorted.
 
-    Excused are tensors whose gradient is zero by definition: LoRA's A while its B is exactly zero,
-    and the bias of attention keys, to which the softmax is invariant.
+    Zero by definition are LoRA's A while its B is exactly zero, and the bias of attention keys, to
+    which the softmax is invariant.
     """
-    still = []
-    for name, tensor in before.items():
-        partner = name.replace("lora_A", "lora_B")
-        excused = partner != name and partner in before and not bool(before[partner].any())
-        excused = excused or name.endswith("key.bias")
-        if not excused and torch.equal(tensor, after[name]):
-            still.append(name)
-    return still
+
+    def excused(name: str) -> bool:
+        b = name.replace("lora_A", "lora_B")
+        idle = b != name and b in before and not bool(before[b].any())
+        return idle or name.endswith("key.bias")
+
+    return sorted(name for name in names if not excused(name))
+
+
+def unmoved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
+    """Names of trainable tensors that training left where they were, though it should not have."""
+    same = [name for name, tensor in before.items() if torch.equal(tensor, after[name])]
+    return may_not_rest(before, same)

@@ -26,8 +26,8 @@ ENVIRONMENT = {
 
 def default_cache() -> Path:
     """Where tokenised rows and prefix vectors are kept between runs."""
-    root = os.environ.get("FEDACCORD_CACHE") or Path.home() / ".cache" / "fedaccord"
-    return Path(root)
+    root = os.environ.get("FEDACCORD_CACHE") or Path.home() / ".cache"
+    return Path(root) / "fedaccord"
 
 
 def configure(overrides: Sequence[str]) -> Config:
@@ -70,10 +70,12 @@ def _absolute(path: str) -> str:
 
 def complete(config: Config) -> Config:
     """Fill in what only the data knows, and check every partner before anything is started."""
+    from client.accounting import calibrate
     from client.partner import check_rows, simulated_shares, split_rows
     from common.data.load import resolve_labels, test_table
     from common.data.schema import check_partition
     from common.device import usable_cores
+    from common.model import build as build_model
     from server.sampling import sample
     from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
@@ -82,9 +84,16 @@ def complete(config: Config) -> Config:
     assert config.run.cache_dir is not None
     config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
     table, shares = simulated_shares(config)
+    rows = []
     for share in shares:
         train, _ = split_rows(table.select(share.indices), config)
         check_rows(share.name, len(train), config)
+        rows.append(len(train))
+    if config.private:
+        steps = config.run.rounds * config.train.local_steps
+        rate = config.train.batch / min(rows)
+        calibrate(config.privacy.epsilon, config.privacy.delta, rate, steps)
+    build_model(config.model, tuple(config.data.labels), config.run.seed)
     malicious(config, [share.name for share in shares])
     build_attack(config.attack)
     config.run.partners = len(shares)

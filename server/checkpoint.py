@@ -71,6 +71,8 @@ def latest(directory: Path) -> Checkpoint | None:
 
     Raises UserError when it cannot be read.
     """
+    for left_over in directory.glob(".round-*"):
+        shutil.rmtree(left_over)
     found = _all(directory)
     if not found:
         return None

@@ -54,8 +54,9 @@ def ask(
 ) -> Answers:
     """Send `content` to every partner in `nodes` and collect the replies.
 
-    Closes when all have replied, or at the deadline once a share `quorum` of them has; a later
-    reply expires with its message.  `on_answer` sees each reply as it arrives.
+    Closes when all have replied, or at the deadline once a share `quorum` of them has (refusals do
+    not count), or at twice the deadline; a later reply expires with its message.  `on_answer` sees
+    each reply as it arrives.
 
     Raises Stopped when `stop` is set while waiting.
     """
@@ -78,7 +79,8 @@ def ask(
             received.append(answer)
             on_answer(answer)
         late = time.monotonic() - began
-        if late > deadline_seconds and (len(received) >= needed or late > 2 * deadline_seconds):
+        enough = sum(not isinstance(a.body, Refusal) for a in received) >= needed
+        if late > deadline_seconds and (enough or late > 2 * deadline_seconds):
             break
         if waiting:
             stop.wait(POLL_SECONDS)

@@ -70,6 +70,7 @@ class Server:
     run_id: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
+        self.began = time.monotonic()
         config = self.config
         assert config.run.dir is not None
         self.directory = Path(config.run.dir)
@@ -90,7 +91,6 @@ class Server:
         asked to stop.  Whatever ended it, the last checkpoint stands.
         """
         with PeakMemory() as memory:
-            began = time.monotonic()
             found = self._resumable()
             self._register()
             current = found or self._untrained()
@@ -103,8 +103,8 @@ class Server:
             for observer in self.observers:
                 observer.started(sorted(self.nodes), self.config.run.rounds, current.round + 1)
             while current.round < self.config.run.rounds and not self._exhausted(current):
-                current = self._round(current, earlier, began, memory)
-            return self._finish(current, earlier, began, memory)
+                current = self._round(current, earlier, memory)
+            return self._finish(current, earlier, memory)
 
     def _resumable(self) -> Checkpoint | None:
         """The newest checkpoint of this run directory, if there is one."""
@@ -162,7 +162,7 @@ class Server:
             "prepare",
             messages.pack(Request(self.run_id)),
             run.deadline_seconds,
-            1.0,
+            min(1.0, max(1, run.partners) / max(1, len(found))),
             self.stop,
             progress,
         )
@@ -222,9 +222,7 @@ class Server:
             progress,
         )
 
-    def _round(
-        self, before: Checkpoint, earlier: float, began: float, memory: PeakMemory
-    ) -> Checkpoint:
+    def _round(self, before: Checkpoint, earlier: float, memory: PeakMemory) -> Checkpoint:
         """Everything from one global model to the next, ending with its checkpoint on disk."""
         config, number = self.config, before.round + 1
         started = time.monotonic()
@@ -267,7 +265,7 @@ class Server:
         record.seconds = time.monotonic() - started
         history.rounds.append(record)
         self._account(history, reports, decisions, content, answers)
-        history.cost.wall_seconds = earlier + time.monotonic() - began
+        history.cost.wall_seconds = earlier + time.monotonic() - self.began
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
         for decision in sorted(decisions, key=lambda d: d.partner):
             append_line(self.directory / "decisions.jsonl", decision.to_json())
@@ -321,7 +319,9 @@ class Server:
                 "continue with run.resume"
             )
         cohort.sort()
-        return cohort, sorted(reports, key=lambda r: r.partner), decisions
+        # What a refused partner reports must not move curves or early stopping either.
+        accepted = [r for r in reports if r.partner in cohort.partners]
+        return cohort, sorted(accepted, key=lambda r: r.partner), decisions
 
     def _attacked(self, replies: list[Reply], state: State, number: int) -> list[Reply]:
         """The replies as malicious partners of a simulation would have sent them."""
@@ -395,9 +395,7 @@ class Server:
     def _exhausted(self, current: Checkpoint) -> bool:
         return 0 < self.config.run.patience <= current.stale_rounds
 
-    def _finish(
-        self, current: Checkpoint, earlier: float, began: float, memory: PeakMemory
-    ) -> dict[str, Any]:
+    def _finish(self, current: Checkpoint, earlier: float, memory: PeakMemory) -> dict[str, Any]:
         """Measure the delivered model everywhere, export it, write results.json."""
         delivered = self._delivered(current)
         content = self._model_message(current.round, delivered)
@@ -411,7 +409,7 @@ class Server:
         test = self._evaluate(delivered) if self.test else None
         export({**delivered, **self.network.constants()}, self.config, self.directory / "model")
         history = current.history
-        history.cost.wall_seconds = earlier + time.monotonic() - began
+        history.cost.wall_seconds = earlier + time.monotonic() - self.began
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
         final = results(history, reports, test, self.config.run.seed, config_hash(self.config))
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))

@@ -99,6 +99,11 @@ def check_data(config: DataConfig) -> None:
         raise UserError("data.test_rows must be at least 1 (or null)")
     if config.test_by is not None and config.test_rows is None:
         raise UserError("data.test_by is used with data.test_rows only: set data.test_rows")
+    columns = config.columns
+    if columns.text == columns.label:
+        raise UserError("data.columns: text and label are the same column")
+    if {columns.text, columns.label} & set(columns.groups):
+        raise UserError("data.columns.groups: the text or label column cannot be a group")
     if len(set(config.labels)) != len(config.labels):
         raise UserError("data.labels has the same name twice")
     if len(config.labels) == 1:

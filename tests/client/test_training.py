@@ -222,15 +222,16 @@ def test_a_tensor_that_does_not_move_is_an_error(
     examples = make_examples(net, config, reviews, tmp_path, 30)
     # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
     net.suffix.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
-    with pytest.raises(RuntimeError, match="did not move"):
-        train(
-            net,
-            examples,
-            net.read(),
-            TrainConfig(),
-            0.9,
-            None,
-            torch.Generator().manual_seed(1),
-            torch.Generator().manual_seed(2),
-            FP32,
-        )
+    for privacy in (None, Privacy(1.0, 0.1, "hooks")):
+        with pytest.raises(RuntimeError, match="did not move"):
+            train(
+                net,
+                examples,
+                net.read(),
+                TrainConfig(),
+                0.9,
+                privacy,
+                torch.Generator().manual_seed(1),
+                torch.Generator().manual_seed(2),
+                FP32,
+            )

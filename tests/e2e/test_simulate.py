@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import pipeline
 
+from client import ledger
+from client.accounting import epsilon
 from tests.e2e.conftest import Start
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +39,9 @@ def wait_for(condition: object, seconds: float, process: subprocess.Popen[str]) 
 
 
 def rounds_done(directory: Path) -> int:
-    return len(list((directory / "checkpoints").glob("round-*"))) if directory.exists() else 0
+    """The newest round on disk; -1 before the first checkpoint."""
+    names = sorted(path.name for path in (directory / "checkpoints").glob("round-*"))
+    return int(names[-1].removeprefix("round-")) if names else -1
 
 
 def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
@@ -68,11 +71,18 @@ def test_the_model_loads_with_transformers(finished: Path) -> None:
     assert classify("a superb and lovely film")[0]["label"] in {"schlecht", "gut"}
 
 
-def test_the_ledger_survives_the_run(finished: Path) -> None:
+def test_the_ledger_holds_every_round_and_what_the_results_say(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
     for partner in (finished / "partners").iterdir():
-        with sqlite3.connect(partner / "ledger.sqlite") as database:
-            tables = database.execute("select count(*) from sqlite_master").fetchone()
-        assert tables[0] > 0
+        path = partner / "ledger.sqlite"
+        assert ledger.verify(path) == []
+        entries = ledger.read(path)
+        kinds = [entry.kind for entry in entries]
+        assert kinds == ["genesis", *["reserve", "commit"] * 3]
+        spent = epsilon(ledger.spent(entries), 1e-4).value
+        found = results["final"]["partners"][partner.name]["epsilon"]
+        assert found == pytest.approx(spent)
+        assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_no_private_text_in_what_is_left(
@@ -85,12 +95,13 @@ def test_no_private_text_in_what_is_left(
             assert not [t for t in texts if t in content], path
 
 
+@pytest.mark.parametrize("killed_after", [0, 1])
 def test_same_seed_same_result_and_sigkill_then_resume_equals_it(
-    start: Start, job: list[str], finished: Path, tmp_path: Path
+    start: Start, job: list[str], finished: Path, tmp_path: Path, killed_after: int
 ) -> None:
     directory = tmp_path / "run"
     process = start(*job, "run.seed=1", f"run.dir={directory}")
-    wait_for(lambda: rounds_done(directory) >= 1, 120, process)
+    wait_for(lambda: rounds_done(directory) >= killed_after, 120, process)
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.communicate()
