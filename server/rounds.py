@@ -404,6 +404,8 @@ class Server:
         for answer in answers.received:
             with suppress(messages.MessageError):
                 reports.append(read_report(answer, len(self.network.labels)))
+        # Replies arrive in any order, and sums of floats depend on it.
+        reports.sort(key=lambda r: r.partner)
         if current.history.rounds:
             current.history.rounds[-1].measure_partners(reports)
         test = self._evaluate(delivered) if self.test else None

@@ -133,12 +133,18 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert not alive
 
 
-def test_without_privacy_it_learns(start: Start, job: list[str], tmp_path: Path) -> None:
+def test_classical_federated_averaging_learns(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
     process = start(
         *job,
         "privacy=none",
-        "run.rounds=8",
-        "strategy.server.lr=0.05",
+        "model.trainable=full",
+        "train.local_steps=20",
+        "train.optimizer=adam",
+        "train.lr=0.005",
+        "strategy.server=fedavg",
+        "strategy.server.lr=1.0",
         f"run.dir={tmp_path / 'run'}",
     )
     out, err = process.communicate(timeout=240)
