@@ -9,7 +9,7 @@ from common.features import Examples, by_length
 from common.mean_pooled import MeanHead
 from common.model import Network
 
-CALIBRATION_TOKENS = 16384
+CALIBRATION_TOKENS = 8192
 
 
 def calibrate_head(network: Network, public: Examples, device: Device) -> None:

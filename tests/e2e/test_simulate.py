@@ -133,9 +133,7 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert not alive
 
 
-def test_classical_federated_averaging_learns(
-    start: Start, job: list[str], tmp_path: Path
-) -> None:
+def test_classical_federated_averaging_learns(start: Start, job: list[str], tmp_path: Path) -> None:
     process = start(
         *job,
         "privacy=none",
