@@ -89,8 +89,8 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     """The table at the end of a run."""
     final, cost = results["final"], results["cost"]
     table = Table(title="Result", title_justify="left")
-    table.add_column("partner")
-    for name in ("accuracy", "ε spent", "weight", "refused rounds"):
+    table.add_column("partner", no_wrap=True)
+    for name in ("accuracy", "ε spent", "weight", "refused"):
         table.add_column(name, justify="right")
     for name, row in final["partners"].items():
         table.add_row(

@@ -23,7 +23,6 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # glibc keeps freed tensors in per-thread arenas otherwise; read when a worker starts.
     "MALLOC_ARENA_MAX": "2",
-    "MALLOC_TRIM_THRESHOLD_": "67108864",
 }
 
 
