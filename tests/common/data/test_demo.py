@@ -57,7 +57,7 @@ def test_the_reviews(cache):
 def test_the_default_job(cache):
     data = composed(DataConfig, "data/base.yaml", "data/demo.yaml")
     table, test = load.training_table(data, cache), load.test_table(data, cache)
-    assert Counter(test.groups["source"]) == {"imdb": 1000, "rotten_tomatoes": 1000}
+    assert Counter(test.groups["source"]) == {"imdb": 1250, "rotten_tomatoes": 1250}
     assert abs(test.labels.mean() - 0.5) < 0.05
     assert not np.isin(test.keys, table.keys).any()
     config = composed(PartitionConfig, "partition/default.yaml")
