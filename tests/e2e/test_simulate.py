@@ -118,6 +118,8 @@ def test_same_seed_same_result_and_sigkill_then_resume_equals_it(
     process = start(*job, "run.seed=1", f"run.dir={directory}")
     wait_for(lambda: rounds_done(directory) >= killed_after, 120, process)
     children = psutil.Process(process.pid).children(recursive=True)
+    # Ray's two agents notice the loss of their head only after a while; they touch no file of ours.
+    children = [child for child in children if "Agent" not in child.name()]
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not still_alive(children, 60)
