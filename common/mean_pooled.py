@@ -19,8 +19,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 class MeanPooledConfig(PretrainedConfig):
     """`encoder` is the wrapped encoder's own config as a dict.
 
-    `pooled_layers` counts the layers, from the last one down, whose mean vectors the head reads;
-    `head_scale` multiplies them.
+    `pooled_layers` counts the layers, from the last one down, whose mean vectors the head reads.
     """
 
     model_type = "mean_pooled"
@@ -29,35 +28,27 @@ class MeanPooledConfig(PretrainedConfig):
         self,
         encoder: dict[str, Any] | None = None,
         pooled_layers: int = 1,
-        head_scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.encoder = encoder or {}
         self.pooled_layers = pooled_layers
-        self.head_scale = head_scale
         super().__init__(**kwargs)
 
 
 class MeanHead(nn.Module):
-    """Linear classifier on standardised mean token vectors of `layers` layers.
+    """Linear classifier on the mean token vectors of `layers` layers.
 
     The last layer of a sentence encoder has forgotten part of what its lower layers know, so the
     head reads the layers that are trained and the one below them, side by side.
 
-    `center` and `spread` are constants, measured once on public text before training (0 and 1
-    without any).  Sentence vectors of BERT models lie in a narrow cone: without this the gradient
-    points along the cone's axis, and clipping leaves little of what tells the labels apart.
+    `conditioning` maps the vectors [batch, layers * hidden] to others of the same shape while the
+    model is trained; an exported model has none, for it is folded into the classifier.
     """
 
-    center: torch.Tensor
-    spread: torch.Tensor
-
-    def __init__(self, hidden_size: int, layers: int, num_labels: int, scale: float) -> None:
+    def __init__(self, hidden_size: int, layers: int, num_labels: int) -> None:
         super().__init__()
         self.layers = layers
-        self.scale = scale
-        self.register_buffer("center", torch.zeros(layers * hidden_size))
-        self.register_buffer("spread", torch.ones(layers * hidden_size))
+        self.conditioning: nn.Module | None = None
         self.classifier = nn.Linear(layers * hidden_size, num_labels)
 
     def pool(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
@@ -72,8 +63,10 @@ class MeanHead(nn.Module):
 
     def forward(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
         """Logits [batch, labels] from every layer's token vectors and their mask."""
-        features = (self.pool(states, mask) - self.center) / self.spread
-        logits: torch.Tensor = self.classifier(features * self.scale)
+        features = self.pool(states, mask)
+        if self.conditioning is not None:
+            features = self.conditioning(features)
+        logits: torch.Tensor = self.classifier(features)
         return logits
 
 
@@ -91,9 +84,7 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
         hidden_size = self.encoder.config.hidden_size
-        self.head = MeanHead(
-            hidden_size, config.pooled_layers, int(config.num_labels or 2), config.head_scale
-        )
+        self.head = MeanHead(hidden_size, config.pooled_layers, int(config.num_labels or 2))
         self.post_init()  # type: ignore[no-untyped-call]
 
     def forward(

