@@ -32,6 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("action", choices=["show", "verify"])
     ledger.add_argument("path", help="the ledger file")
     ledger.set_defaults(module="scripts.ledger", arguments=lambda a: (a.action, a.path))
+    verify = commands.add_parser("verify", help="hold a run directory against its audit log")
+    verify.add_argument("directory", help="the run directory")
+    verify.set_defaults(module="scripts.verify", arguments=lambda a: (a.directory,))
     return parser
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -173,6 +174,11 @@ def results(
             "train_examples_per_second": examples / seconds if seconds > 0 else 0.0,
         },
     }
+
+
+def results_text(found: Mapping[str, Any]) -> str:
+    """The very text of results.json."""
+    return json.dumps(found, indent=2) + "\n"
 
 
 def _sum_groups(reports: Sequence[Report]) -> dict[str, metrics.Counts]:

@@ -18,6 +18,8 @@ from transformers import pipeline
 
 from client import ledger
 from client.accounting import epsilon
+from server.audit import parse, rounds_of
+from server.verify import verify
 from tests.e2e.conftest import Start
 
 pytestmark = pytest.mark.e2e
@@ -100,6 +102,13 @@ def test_the_ledger_holds_every_round_and_what_the_results_say(finished: Path) -
         assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_audit_log_covers_what_is_left(finished: Path) -> None:
+    verdict = verify(finished)
+    assert (verdict.problems, verdict.notes) == ([], [])
+    first = parse((finished / "audit.jsonl").read_bytes())[0]
+    assert first.body["partners"] == ["partner-1", "partner-2", "partner-3"]
+
+
 def test_no_private_text_in_what_is_left(
     finished: Path, reviews: tuple[list[str], list[int]]
 ) -> None:
@@ -132,6 +141,12 @@ def test_same_seed_same_result_and_sigkill_then_resume_equals_it(
         assert torch.equal(tensor, wanted[name]), name
     results = [json.loads((d / "results.json").read_text()) for d in (directory, finished)]
     assert results[0]["final"] == results[1]["final"]
+    assert verify(directory).problems == []
+    parameters = [
+        [body["parameters"] for body in rounds_of(parse((d / "audit.jsonl").read_bytes())).values()]
+        for d in (directory, finished)
+    ]
+    assert parameters[0] == parameters[1]
 
 
 def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
