@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import metrics
+from common import fairness, metrics
 from common.evaluation import Evaluation
 from common.messages import Report
 
@@ -101,6 +101,15 @@ def rounds_csv(history: History) -> str:
     return out.getvalue()
 
 
+def _plain(value: Any) -> Any:
+    """The same without NaN or infinity: what was not measurable is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return _finite(value) if isinstance(value, float) else value
+
+
 def _finite(value: float | None) -> float | None:
     """JSON has no NaN: what was not measurable is null."""
     return None if value is None or not math.isfinite(value) else float(value)
@@ -163,6 +172,22 @@ def results(
                 for name, counts in sorted(groups.items())
             },
             "gaps": {k: _finite(v) for k, v in metrics.gaps(list(groups.values())).items()},
+            "fairness": _plain(
+                {
+                    "partners": fairness.spread([partner_accuracy(r) for r in reports]),
+                    "groups": {
+                        column: fairness.groups(tables)
+                        for column, tables in sorted(fairness.by_column(groups).items())
+                    },
+                    "minimum_rows": fairness.MINIMUM,
+                }
+            ),
+            "data": {
+                "partners": len(reports),
+                "training_rows": _finite(sum(r.examples for r in reports)),
+                "measured_on": "test" if test else "validation",
+                "measured_rows": float(confusion.sum()),
+            },
             "epsilon": {
                 "max": max((r.epsilon for r in reports), default=0.0),
                 "delta": max((r.delta for r in reports), default=0.0),

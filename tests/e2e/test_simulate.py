@@ -74,6 +74,10 @@ def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
     assert 7.5 < final["epsilon"]["max"] <= 8.0
     assert final["epsilon"]["delta"] == 1e-4
     assert set(final["groups"]) == {"Haus=Nord", "Haus=Süd"}
+    fairness = final["fairness"]
+    assert fairness["partners"]["worst"] == final["worst_partner_accuracy"]
+    assert set(fairness["groups"]["Haus"]["values"]) == {"Nord", "Süd"}
+    assert final["data"]["partners"] == 3
     assert results["cost"]["bytes_up_per_partner_round"] > 0
     assert results["cost"]["peak_rss_mb"] > 100
     for name in ("config.yaml", "rounds.csv", "decisions.jsonl", "tensorboard", "model"):
