@@ -32,6 +32,7 @@ from common.seeds import torch_generator
 from server import checkpoint as checkpoints
 from server.audit import Audit
 from server.calibration import calibrate_head
+from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.exchange import Answer, Answers, ask, wait_for_nodes
 from server.export import export
@@ -420,6 +421,8 @@ class Server:
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
         final = results(history, reports, test, self.config.run.seed, config_hash(self.config))
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
+        card = model_card(self.config, final, self.simulated)
+        write_atomic(self.directory / "model" / "README.md", card)
         text = results_text(final)
         self.audit.finished(text, reports, test, history.cost)
         write_atomic(self.directory / "results.json", text)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import pipeline
 
@@ -90,6 +91,14 @@ def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
 def test_the_model_loads_with_transformers(finished: Path) -> None:
     classify = pipeline("text-classification", str(finished / "model"), trust_remote_code=True)
     assert classify("a superb and lovely film")[0]["label"] in {"schlecht", "gut"}
+
+
+def test_the_model_has_a_card_that_the_hub_reads(finished: Path) -> None:
+    card = ModelCard.load(finished / "model" / "README.md")
+    results = json.loads((finished / "results.json").read_text())
+    assert card.data.eval_results[0].metric_value == round(results["final"]["accuracy"], 4)
+    assert f"ε = {results['final']['epsilon']['max']:.3f}" in card.text
+    assert str(finished) not in card.content
 
 
 def test_the_ledger_holds_every_round_and_what_the_results_say(finished: Path) -> None:
