@@ -44,7 +44,7 @@ def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> s
 def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
     final = results["final"]
     found = {"accuracy": final["accuracy"], "f1": final["macro_f1"]}
-    task = {"task_type": "text-classification", "task_name": "Text classification"}
+    task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
     where = "held-out rows" if final["data"]["measured_on"] == "test" else "partners' rows"
     evaluated = [
         EvalResult(
