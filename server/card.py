@@ -184,16 +184,16 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         f"clipped to norm {config.privacy.clip:g}, Gaussian noise, composed over all rounds by "
         "numerical composition (PRV), cross-checked with and bounded by Rényi accounting.",
         "",
-        "This holds under these assumptions:",
+        "This assumes that",
         "",
-        "- every step samples each record independently (Poisson sampling), and the noise is "
+        "- every step samples each record independently (Poisson sampling), and the noise stays "
         "secret;",
-        "- one person has one record at one partner. The ε of several records add up;",
-        "- the coordinator and other partners may see every update, but partners run the code "
-        "that they installed;",
-        "- counts and losses of validation rows, which are other records than those trained on, "
-        "are outside this ε, and so is any choice of settings that was made by looking at private "
-        "rows.",
+        "- partners run the code that they installed, while the coordinator and other partners may "
+        "see every update;",
+        "- a person has one record at one partner: the ε of several records add up.",
+        "",
+        "It does not cover the counts and losses of validation rows, which are other records than "
+        "those trained on, nor a choice of settings that was made by looking at private rows.",
     ]
     if simulated:
         lines += [
@@ -281,7 +281,7 @@ def _robustness(config: Config, results: Mapping[str, Any]) -> list[str]:
         ("appeal", _stage(strategy.get("appeal"))),
     ]
     lines = ["## Robustness", "", *_table(("stage", "setting"), rows), "", tolerated]
-    lines += [f"{refused} update(s) were refused; `decisions.jsonl` of the run says why."]
+    lines += ["", f"{refused} update(s) were refused; `decisions.jsonl` of the run says why."]
     if config.attack.get("_target_"):
         names = malicious(config, sorted(results["final"]["partners"]))
         lines += [

@@ -46,9 +46,11 @@ def draw(document: Mapping[str, Any]) -> Figure:
         _dress(axes, cells)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("points of 100", fontsize=9)
-    for axes in (gap, loss):
-        low, high = axes.get_xlim()
-        axes.set_xlim(min(low, -1.0), max(high, 5.0))
+    for axes, name in ((gap, "gap"), (loss, "attack_loss")):
+        known = [100 * c["mean"][name] for c in cells if c["mean"][name] is not None]
+        low, high = min([0.0, *known]), max([5.0, *known])
+        room = 0.12 * (high - low)
+        axes.set_xlim(low - room, high + room)
         axes.axvline(0, color="#888888", linewidth=0.8)
     wide.set_yticks(range(len(cells)), [_label(cell) for cell in cells], fontsize=9)
     wide.invert_yaxis()
