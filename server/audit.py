@@ -22,6 +22,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -202,6 +203,8 @@ class Audit:
         self.config = config
         self.path = directory / NAME
         self.last: Entry | None = None
+        # Where the decisions begin that no round of this process has taken yet.
+        self.offset = 0
 
     def started(self, run_id: str, current: int, partners: Sequence[str]) -> None:
         """A run begins, or continues after round `current`.
@@ -238,8 +241,12 @@ class Audit:
 
     def round_ended(self, number: int) -> None:
         """Round `number` has its decisions and its checkpoint on disk."""
-        lines = decision_lines((self.directory / "decisions.jsonl").read_bytes())
-        self._append("round", round_body(self.directory, number, lines.get(number, [])))
+        with (self.directory / "decisions.jsonl").open("rb") as file:
+            file.seek(self.offset)
+            content = file.read()
+        self.offset += len(content)
+        lines = decision_lines(content).get(number, [])
+        self._append("round", round_body(self.directory, number, lines))
 
     def finished(
         self, results: str, reports: Sequence[Report], test: Evaluation | None, cost: Cost
@@ -276,7 +283,8 @@ class Audit:
         return entries
 
     def _append(self, kind: str, body: Mapping[str, Any]) -> None:
-        entry = Entry.following(self.last, kind, body)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        entry = Entry.following(self.last, kind, {"time": now, **body})
         new = not self.path.exists()
         with self.path.open("ab") as file:
             file.write(entry.line())
