@@ -85,8 +85,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     names = ("mean", "std", "worst", "worst_decile", "entropy", "jain")
     if not len(known):
         return dict.fromkeys(names, math.nan)
-    total = float(known.sum())
-    shares = known[known > 0] / total
+    # Noise can push an accuracy below zero, where a share of the sum has no meaning.
+    positive = known.clip(min=0.0)
+    total = float(positive.sum())
+    shares = positive[positive > 0] / total
     even = len(known) == 1 or total <= 0
     found = (
         float(known.mean()),
@@ -94,7 +96,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         float(known[0]),
         float(known[: math.ceil(len(known) / 10)].mean()),
         1.0 if even else float(-(shares * np.log(shares)).sum() / math.log(len(known))),
-        1.0 if even else total**2 / (len(known) * float((known**2).sum())),
+        1.0 if even else total**2 / (len(known) * float((positive**2).sum())),
     )
     return dict(zip(names, found, strict=True))
 

@@ -149,6 +149,7 @@ def _simulate(document: Mapping[str, Any], cell: Cell, seed: int, place: Path) -
     if not _began(place):
         given = [*cell_overrides(document, cell), f"run.seed={seed}", f"run.dir={place}"]
     process = subprocess.Popen([sys.executable, "-m", "scripts.cli", "simulate", *given])
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -156,6 +157,8 @@ def _simulate(document: Mapping[str, Any], cell: Cell, seed: int, place: Path) -
         process.send_signal(signal.SIGINT)
         process.wait()
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _write(study: Path, document: dict[str, Any]) -> None:

@@ -176,6 +176,8 @@ def test_spread_over_partners() -> None:
     assert (even["entropy"], even["jain"]) == (pytest.approx(1.0), pytest.approx(1.0))
     one_has_all = spread([1.0, 0.0, 0.0, 0.0])
     assert (one_has_all["entropy"], one_has_all["jain"]) == (0.0, 0.25)
+    assert spread([0.5, -0.1])["entropy"] == spread([0.5, 0.0])["entropy"] == 0.0
+    assert spread([0.0, 0.0])["jain"] == 1.0
     assert math.isnan(spread([])["jain"])
 
 
