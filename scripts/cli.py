@@ -32,6 +32,34 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("action", choices=["show", "verify"])
     ledger.add_argument("path", help="the ledger file")
     ledger.set_defaults(module="scripts.ledger", arguments=lambda a: (a.action, a.path))
+    verify = commands.add_parser("verify", help="hold a run directory against its audit log")
+    verify.add_argument("directory", help="the run directory")
+    verify.set_defaults(module="scripts.verify", arguments=lambda a: (a.directory,))
+    four_way = commands.add_parser(
+        "four-way",
+        help="measure privacy, an attack and fairness on and off, together",
+        description="Run one base configuration eight times a seed: privacy, an attack and fair "
+        "weights each on and off. What is finished is kept: the same command continues. "
+        "Overrides are those of simulate.",
+    )
+    four_way.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    four_way.add_argument("--dir", required=True, help="the study's folder")
+    four_way.add_argument("--seeds", default="0", help="such as 0,1,2 (default: 0)")
+    for name, value in (
+        ("dp", "privacy=dp"),
+        ("attack", "attack=optimal_alie attack.count=2"),
+        ("fair", "strategy.fair=qffl"),
+    ):
+        four_way.add_argument(
+            f"--{name}",
+            default=value,
+            metavar="OVERRIDES",
+            help=f"what switches it on (default: {value})",
+        )
+    four_way.set_defaults(
+        module="scripts.four_way",
+        arguments=lambda a: (a.overrides, a.dir, a.seeds, a.dp, a.attack, a.fair),
+    )
     return parser
 
 

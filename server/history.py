@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from common import metrics
+from common import fairness, metrics
 from common.evaluation import Evaluation
 from common.messages import Report
 
@@ -100,6 +101,15 @@ def rounds_csv(history: History) -> str:
     return out.getvalue()
 
 
+def _plain(value: Any) -> Any:
+    """The same without NaN or infinity: what was not measurable is null."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return _finite(value) if isinstance(value, float) else value
+
+
 def _finite(value: float | None) -> float | None:
     """JSON has no NaN: what was not measurable is null."""
     return None if value is None or not math.isfinite(value) else float(value)
@@ -162,6 +172,22 @@ def results(
                 for name, counts in sorted(groups.items())
             },
             "gaps": {k: _finite(v) for k, v in metrics.gaps(list(groups.values())).items()},
+            "fairness": _plain(
+                {
+                    "partners": fairness.spread([partner_accuracy(r) for r in reports]),
+                    "groups": {
+                        column: fairness.groups(tables)
+                        for column, tables in sorted(fairness.by_column(groups).items())
+                    },
+                    "minimum_rows": fairness.MINIMUM,
+                }
+            ),
+            "data": {
+                "partners": len(reports),
+                "training_rows": _finite(sum(r.examples for r in reports)),
+                "measured_on": "test" if test else "validation",
+                "measured_rows": float(confusion.sum()),
+            },
             "epsilon": {
                 "max": max((r.epsilon for r in reports), default=0.0),
                 "delta": max((r.delta for r in reports), default=0.0),
@@ -173,6 +199,11 @@ def results(
             "train_examples_per_second": examples / seconds if seconds > 0 else 0.0,
         },
     }
+
+
+def results_text(found: Mapping[str, Any]) -> str:
+    """The very text of results.json."""
+    return json.dumps(found, indent=2) + "\n"
 
 
 def _sum_groups(reports: Sequence[Report]) -> dict[str, metrics.Counts]:

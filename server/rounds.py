@@ -30,11 +30,13 @@ from common.messages import Prepared, Refusal, Report, Request
 from common.model import Network, build
 from common.seeds import torch_generator
 from server import checkpoint as checkpoints
+from server.audit import Audit
 from server.calibration import calibrate_head
+from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.exchange import Answer, Answers, ask, wait_for_nodes
 from server.export import export
-from server.history import History, RoundRecord, results, rounds_csv
+from server.history import History, RoundRecord, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
 from server.sampling import sample
@@ -74,6 +76,7 @@ class Server:
         config = self.config
         assert config.run.dir is not None
         self.directory = Path(config.run.dir)
+        self.audit = Audit(self.directory, config)
         if config.attack.get("_target_") and not self.simulated:
             raise UserError("attack: only a simulation may attack itself; use attack=none")
         self.pipeline = build_pipeline(config.strategy)
@@ -100,6 +103,7 @@ class Server:
                 self._save(current)
             earlier = current.history.cost.wall_seconds
             self.pipeline.check(len(self._sampled(1)))
+            self.audit.started(self.run_id, current.round, sorted(self.nodes))
             for observer in self.observers:
                 observer.started(sorted(self.nodes), self.config.run.rounds, current.round + 1)
             while current.round < self.config.run.rounds and not self._exhausted(current):
@@ -139,9 +143,10 @@ class Server:
     def _forget_decisions_after(self, last: int) -> None:
         path = self.directory / "decisions.jsonl"
         if path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            kept = [x for x in lines if x.endswith("\n") and json.loads(x)["round"] <= last]
-            write_atomic(path, "".join(kept))
+            # As bytes: a reason may hold characters at which text would be split as well.
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = [x for x in lines if x.endswith(b"\n") and json.loads(x)["round"] <= last]
+            write_atomic(path, b"".join(kept))
 
     def _register(self) -> None:
         """Ask every node to prepare; keep the nodes of those that are ready, by name."""
@@ -274,6 +279,7 @@ class Server:
             reports,
         )
         self._save(after)
+        self.audit.round_ended(number)
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
         for observer in self.observers:
             observer.round_ended(record)
@@ -415,7 +421,11 @@ class Server:
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
         final = results(history, reports, test, self.config.run.seed, config_hash(self.config))
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
-        write_atomic(self.directory / "results.json", json.dumps(final, indent=2) + "\n")
+        card = model_card(self.config, final, self.simulated)
+        write_atomic(self.directory / "model" / "README.md", card)
+        text = results_text(final)
+        self.audit.finished(text, reports, test, history.cost)
+        write_atomic(self.directory / "results.json", text)
         for observer in self.observers:
             observer.finished(final)
         return final

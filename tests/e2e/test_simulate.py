@@ -13,11 +13,14 @@ import psutil
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import pipeline
 
 from client import ledger
 from client.accounting import epsilon
+from server.audit import parse, rounds_of
+from server.verify import verify
 from tests.e2e.conftest import Start
 
 pytestmark = pytest.mark.e2e
@@ -72,6 +75,10 @@ def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
     assert 7.5 < final["epsilon"]["max"] <= 8.0
     assert final["epsilon"]["delta"] == 1e-4
     assert set(final["groups"]) == {"Haus=Nord", "Haus=Süd"}
+    fairness = final["fairness"]
+    assert fairness["partners"]["worst"] == final["worst_partner_accuracy"]
+    assert set(fairness["groups"]["Haus"]["values"]) == {"Nord", "Süd"}
+    assert final["data"]["partners"] == 3
     assert results["cost"]["bytes_up_per_partner_round"] > 0
     assert results["cost"]["peak_rss_mb"] > 100
     for name in ("config.yaml", "rounds.csv", "decisions.jsonl", "tensorboard", "model"):
@@ -86,6 +93,14 @@ def test_the_model_loads_with_transformers(finished: Path) -> None:
     assert classify("a superb and lovely film")[0]["label"] in {"schlecht", "gut"}
 
 
+def test_the_model_has_a_card_that_the_hub_reads(finished: Path) -> None:
+    card = ModelCard.load(finished / "model" / "README.md")
+    results = json.loads((finished / "results.json").read_text())
+    assert card.data.eval_results[0].metric_value == round(results["final"]["accuracy"], 4)
+    assert f"ε = {results['final']['epsilon']['max']:.3f}" in card.text
+    assert str(finished) not in card.content
+
+
 def test_the_ledger_holds_every_round_and_what_the_results_say(finished: Path) -> None:
     results = json.loads((finished / "results.json").read_text())
     for partner in (finished / "partners").iterdir():
@@ -98,6 +113,13 @@ def test_the_ledger_holds_every_round_and_what_the_results_say(finished: Path) -
         found = results["final"]["partners"][partner.name]["epsilon"]
         assert found == pytest.approx(spent)
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_audit_log_covers_what_is_left(finished: Path) -> None:
+    verdict = verify(finished)
+    assert (verdict.problems, verdict.notes) == ([], [])
+    first = parse((finished / "audit.jsonl").read_bytes())[0]
+    assert first.body["partners"] == ["partner-1", "partner-2", "partner-3"]
 
 
 def test_no_private_text_in_what_is_left(
@@ -132,6 +154,12 @@ def test_same_seed_same_result_and_sigkill_then_resume_equals_it(
         assert torch.equal(tensor, wanted[name]), name
     results = [json.loads((d / "results.json").read_text()) for d in (directory, finished)]
     assert results[0]["final"] == results[1]["final"]
+    assert verify(directory).problems == []
+    parameters = [
+        [body["parameters"] for body in rounds_of(parse((d / "audit.jsonl").read_bytes())).values()]
+        for d in (directory, finished)
+    ]
+    assert parameters[0] == parameters[1]
 
 
 def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
