@@ -109,3 +109,10 @@ def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event)
             return found
         if stop.wait(POLL_SECONDS):
             raise Stopped
+
+
+def registered_names(grid: Grid) -> dict[int, str]:
+    """The name that each connected node's key was registered under, by node id; only where
+    Flower's deployment runtime is used."""
+    nodes = getattr(grid, "get_nodes", list)()
+    return {node.node_id: node.name for node in nodes if node.name}
