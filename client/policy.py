@@ -208,9 +208,11 @@ class Reader:
             raise UserError(f"policy {self.path}: {where} must hold keys and values")
 
     def wrong(self, key: str, wanted: str) -> UserError:
+        """An error that names file and key and says what is wanted."""
         return UserError(f"policy {self.path}: {self.prefix}{key} must be {wanted}")
 
     def known(self, keys: tuple[str, ...]) -> None:
+        """Refuse keys that are not in `keys`."""
         for key in self.tree:
             if key not in keys:
                 raise UserError(
@@ -219,20 +221,25 @@ class Reader:
                 )
 
     def has(self, key: str) -> bool:
+        """Whether the key is there."""
         return key in self.tree
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key that may be missing."""
         return self.tree.get(key, default)
 
     def required(self, key: str) -> Any:
+        """The value of a key; an error when it is missing."""
         if key not in self.tree:
             raise UserError(f"policy {self.path}: {self.prefix}{key} is missing")
         return self.tree[key]
 
     def section(self, key: str) -> Reader:
+        """The mapping under a key."""
         return Reader(self.path, f"{self.prefix}{key}.", self.required(key))
 
     def number(self, key: str) -> float:
+        """The number under a key."""
         value = self.required(key)
         if isinstance(value, bool):
             raise self.wrong(key, "a number")
@@ -243,12 +250,14 @@ class Reader:
             raise self.wrong(key, "a number") from None
 
     def flag(self, key: str) -> bool:
+        """The switch under a key, off when missing."""
         value = self.get(key, False)
         if not isinstance(value, bool):
             raise self.wrong(key, "true or false")
         return value
 
     def names(self, key: str) -> Allowed:
+        """The list of names under a key."""
         value = self.required(key)
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise self.wrong(key, "a list of names")

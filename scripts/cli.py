@@ -56,7 +56,10 @@ def _add_deployment(commands: Any) -> None:
     submit = commands.add_parser("submit", help="run a federation of the partners that are there")
     stop = commands.add_parser("stop", help="end a submitted run")
     for name, command in (
-        ("server", server), ("status", status), ("submit", submit), ("stop", stop)
+        ("server", server),
+        ("status", status),
+        ("submit", submit),
+        ("stop", stop),
     ):
         command.add_argument("file", help="coordinator.yaml")
         command.set_defaults(

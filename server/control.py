@@ -29,7 +29,6 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from common.bundle import CONFIG_KEY, build_bundle
 from common.errors import UserError
 
-
 CLIENT = "flwr CLI"
 
 
@@ -117,9 +116,7 @@ class Control:
 
 
 def _state(run: Any) -> RunState:
-    return RunState(
-        run.run_id, run.status.status, run.status.sub_status, run.status.details
-    )
+    return RunState(run.run_id, run.status.status, run.status.sub_status, run.status.details)
 
 
 @contextmanager

@@ -9,13 +9,13 @@ loopback interface only.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from flwr.superlink.cli import flower_superlink as flower
 from flwr.superlink.main import create_app
 
 FLEET = "/v1/fleet/"
@@ -69,6 +69,8 @@ async def _serve(private: uvicorn.Server, public: uvicorn.Server) -> None:
 def main(host: str, port: int, arguments: list[str]) -> None:
     """Serve until told to end; `arguments` are those of `flower-superlink` for the inner door."""
     sys.argv = ["flower-superlink", *arguments]
+    # The package hides its module of the same name behind a function.
+    flower: Any = importlib.import_module("flwr.superlink.cli.flower_superlink")
     config = flower._parse_superlink_lifespan_config()
     application = create_app(config, flower.SuperLinkLifespan)
     shared: dict[str, Any] = {
@@ -78,9 +80,7 @@ def main(host: str, port: int, arguments: list[str]) -> None:
         "log_level": "warning",
     }
     private = uvicorn.Config(application, host=config.host, port=config.port, **shared)
-    public = uvicorn.Config(
-        FleetOnly(application), host=host, port=port, lifespan="off", **shared
-    )
+    public = uvicorn.Config(FleetOnly(application), host=host, port=port, lifespan="off", **shared)
     asyncio.run(_serve(uvicorn.Server(private), _Quiet(public)))
 
 
