@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -16,6 +17,9 @@ from flwr.supernode.runtime import run_clientapp as flower
 
 from common.bundle import check_bundle
 from common.errors import UserError
+from common.messages import Refusal, Report, unpack
+
+log = logging.getLogger("fedaccord")
 
 # What hangs outside Python is ended this long after its message has expired.
 GRACE_SECONDS = 10.0
@@ -23,6 +27,8 @@ GRACE_SECONDS = 10.0
 
 def run(spec: ExecutionSpec) -> None:
     """Fetch the message of this task, answer it, exit."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
     # The two places where Flower would unpack and import what the coordinator sent.
     flower.install_from_fab = _refuse_code
     flower.get_load_client_app_fn = lambda **_: lambda *__: _answer
@@ -57,11 +63,25 @@ def _answer(message: Message, context: Context) -> Message:
     watchdog = Timer(max(left, 0.1) + GRACE_SECONDS, os._exit, (70,))
     watchdog.daemon = True
     watchdog.start()
+    began = time.perf_counter()
     try:
-        return app(message=message, context=context)
+        reply = app(message=message, context=context)
+        _tell_cost(reply, time.perf_counter() - began)
+        return reply
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         watchdog.cancel()
+
+
+def _tell_cost(reply: Message, seconds: float) -> None:
+    """Log what this message took beside training."""
+    body = unpack(reply.content)
+    kind, number = reply.metadata.message_type, reply.metadata.group_id
+    if isinstance(body, Refusal):
+        log.warning("%s %s refused: %s", kind, number, body.reason)
+    else:
+        trained = body.train_seconds if isinstance(body, Report) else 0.0
+        log.info("%s %s: %.2f s, of these %.2f s training", kind, number, seconds, trained)
 
 
 def _too_late(_: int, __: FrameType | None) -> None:

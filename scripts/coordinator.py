@@ -76,6 +76,7 @@ def serve(own: Coordinator) -> int:
     from server.control import connect, read_keys
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     log = logging.getLogger("fedaccord")
     authority, keys = own.beside("ca.pem"), own.beside("partners")
     registered: dict[str, bytes] = {}
@@ -170,8 +171,9 @@ def submit(own: Coordinator, overrides: Sequence[str]) -> int:
             with Terminal(console, config.private) as terminal:
                 reader = Reader(directory / PROGRESS, terminal)
                 while not (state := control.run(number)).ended:
-                    reader.read()
-                    time.sleep(0.5)
+                    for _ in range(4):
+                        reader.read()
+                        time.sleep(0.5)
                 reader.read()
                 if (directory / "results.json").exists():
                     terminal.finished(json.loads((directory / "results.json").read_text()))

@@ -178,8 +178,8 @@ def _versions() -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def start(own: PartnerFile) -> int:
-    """Serve the federation until told to end.
+def start(own: PartnerFile, worker_module: str = "client.worker") -> int:
+    """Serve the federation until told to end; `worker_module` answers the messages.
 
     Raises UserError when the server's certificate, the key or the data would make that pointless.
     """
@@ -208,7 +208,7 @@ def start(own: PartnerFile) -> int:
             *("--isolation", "process", *guarded, "--host", "127.0.0.1", "--port", str(port)),
         ]
         worker = [
-            *(sys.executable, "-m", "client.worker"),
+            *(sys.executable, "-m", worker_module),
             *("--runtime-api-address", f"127.0.0.1:{port}", "--insecure", *guarded),
             *("--parent-pid", str(os.getpid())),
         ]

@@ -17,6 +17,7 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 from common.bundle import CONFIG_KEY, check_bundle
 from common.config import from_json
 from common.errors import UserError
+from server import exchange
 from server.app import make_app
 from server.observers.relay import PROGRESS, Relay
 
@@ -27,6 +28,8 @@ def run(spec: ExecutionSpec) -> None:
     flower: Any = importlib.import_module("flwr.superlink.runtime.run_serverapp")
     logs: Queue[str | None] = Queue()
     mirror_output_to_queue(logs)
+    # Asking is a request over TLS here, not a look into memory.
+    exchange.POLL_SECONDS = 0.5
     # The places where Flower would unpack and import what was submitted.
     flower.install_from_fab = _refuse_code
     flower.get_project_config = lambda _: get_fab_config(_checked[-1])
