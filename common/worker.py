@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
@@ -30,6 +31,8 @@ class ForkingExecutor:
         self.task = task
         self.context: ForkServerContext = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
+        # Now, and not when the first message waits for it.
+        forkserver.ensure_running()
         self.running: list[BaseProcess] = []
 
     def get_eligible_capacity(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -81,6 +84,9 @@ class Federation:
             check=False,
         )
 
+    def submit_in_background(self, *overrides: str) -> None:
+        self.start("submit", "submit", str(self.coordinator), *overrides)
+
     def submit(self, *overrides: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
         return self.command("submit", str(self.coordinator), *overrides, seconds=seconds)
 
@@ -128,6 +134,60 @@ class Federation:
         for left in everyone:
             if left.is_running():
                 left.kill()
+
+
+class Cable:
+    """A TCP connection to the server that can be cut and mended."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.whole = True
+        self.open: list[socket.socket] = []
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.door.getsockname()[1])
+        Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.door.accept()
+            except OSError:
+                return
+            try:
+                if not self.whole:
+                    raise OSError
+                far = socket.create_connection(("127.0.0.1", self.target), 5)
+                far.settimeout(None)
+            except OSError:
+                near.close()
+                continue
+            self.open += [near, far]
+            for one, other in ((near, far), (far, near)):
+                Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _copy(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def cut(self) -> None:
+        self.whole = False
+        for end in self.open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self.open.clear()
+
+    def mend(self) -> None:
+        self.whole = True
+
+    def close(self) -> None:
+        self.door.close()
+        self.cut()
 
 
 def write_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
@@ -242,7 +302,7 @@ def job(model: Path, test_rows: Path) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def federation(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_bert: Path,
