@@ -18,6 +18,7 @@ from flwr.supernode.runtime import run_clientapp as flower
 from common.bundle import check_bundle
 from common.errors import UserError
 from common.messages import Refusal, Report, unpack
+from common.worker import substitute
 
 log = logging.getLogger("fedaccord")
 
@@ -30,8 +31,8 @@ def run(spec: ExecutionSpec) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO)
     # The two places where Flower would unpack and import what the coordinator sent.
-    flower.install_from_fab = _refuse_code
-    flower.get_load_client_app_fn = lambda **_: lambda *__: _answer
+    substitute(flower, "install_from_fab", _refuse_code)
+    substitute(flower, "get_load_client_app_fn", lambda **_: lambda *__: _answer)
     flower.run_clientapp(
         runtime_api_address=spec.runtime_api_address,
         token=spec.token,

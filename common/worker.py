@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from flwr.supercore.cli import flower_superexec
 from flwr.supercore.constant import TaskType
@@ -75,6 +76,17 @@ def run(kind: TaskType, task: Task, preload: Sequence[str], arguments: Sequence[
     """Serve tasks until told to end; `arguments` are those of `flower-superexec`."""
     executor = ForkingExecutor(kind, task, preload)
     AutoExecPlugin.supported_task_types = frozenset({kind})
-    superexec.get_executor = lambda *_, **__: executor
+    substitute(superexec, "get_executor", lambda *_, **__: executor)
     sys.argv = ["flower-superexec", *arguments]
     flower_superexec()
+
+
+def substitute(module: Any, name: str, value: object) -> None:
+    """Put `value` in the place of `module.name`, which must be there.
+
+    Raises RuntimeError when another version of Flower has no such place: what was to be guarded
+    would then not be.
+    """
+    if not hasattr(module, name):
+        raise RuntimeError(f"this version of Flower has no {module.__name__}.{name}")
+    setattr(module, name, value)

@@ -90,7 +90,7 @@ def load_federation(path: Path) -> Federation:
 def provision(path: Path, out: Path) -> list[str]:
     """Make what is missing in `out`; what is there stays as it is.  Returns what was made."""
     federation = load_federation(path)
-    made = []
+    made: list[str] = []
     authority = _authority(federation, out, made)
     coordinator = private_directory(out / "coordinator")
     private_directory(coordinator / "partners")

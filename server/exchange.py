@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -114,5 +115,5 @@ def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event)
 def registered_names(grid: Grid) -> dict[int, str]:
     """The name that each connected node's key was registered under, by node id; only where
     Flower's deployment runtime is used."""
-    nodes = getattr(grid, "get_nodes", list)()
+    nodes: Iterable[Any] = getattr(grid, "get_nodes", list)()
     return {node.node_id: node.name for node in nodes if node.name}

@@ -17,6 +17,7 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 from common.bundle import CONFIG_KEY, check_bundle
 from common.config import from_json
 from common.errors import UserError
+from common.worker import substitute
 from server import exchange
 from server.app import make_app
 from server.observers.relay import PROGRESS, Relay
@@ -31,10 +32,10 @@ def run(spec: ExecutionSpec) -> None:
     # Asking is a request over TLS here, not a look into memory.
     exchange.POLL_SECONDS = 0.5
     # The places where Flower would unpack and import what was submitted.
-    flower.install_from_fab = _refuse_code
-    flower.get_project_config = lambda _: get_fab_config(_checked[-1])
-    flower.get_fused_config_from_dir = lambda _, override: dict(override)
-    flower.run_ = _run
+    substitute(flower, "install_from_fab", _refuse_code)
+    substitute(flower, "get_project_config", lambda _: get_fab_config(_checked[-1]))
+    substitute(flower, "get_fused_config_from_dir", lambda _, override: dict(override))
+    substitute(flower, "run_", _run)
     flower.run_serverapp(
         runtime_api_address=spec.runtime_api_address,
         log_queue=logs,

@@ -99,7 +99,7 @@ class Federation:
         except Exception:
             return []
 
-    def wait_for(self, names: Sequence[str], seconds: float = 90) -> None:
+    def wait_for(self, names: Sequence[str], seconds: float = 240) -> None:
         wait_until(lambda: set(names) <= set(self.connected()), seconds, f"{names} connected")
 
     def tree(self, name: str) -> list[psutil.Process]:

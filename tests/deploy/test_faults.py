@@ -31,7 +31,7 @@ from tests.deploy.test_units import with_file
 
 pytestmark = pytest.mark.deploy
 ROUNDS = 8
-DEADLINE = 20
+DEADLINE = 30
 
 
 def start_bad(federation: Federation, name: str, faults: str) -> None:
@@ -91,15 +91,15 @@ def story(
         f"run.deadline_seconds={DEADLINE}",
         f"run.dir={directory}",
     )
-    wait_until(reached(1), 120, "round 1: " + federation.log("submit"))
+    wait_until(reached(1), 200, "round 1: " + federation.log("submit"))
     cable.cut()
     time.sleep(4)
     cable.mend()
-    wait_until(reached(3), 120, "round 3: " + federation.log("submit"))
+    wait_until(reached(3), 200, "round 3: " + federation.log("submit"))
     federation.kill("partner-3")
     killed_at = rounds_done(directory) + 1
     federation.start_partner("partner-3")
-    wait_until(reached(6), 240, "round 6: " + federation.log("submit"))
+    wait_until(reached(6), 300, "round 6: " + federation.log("submit"))
     federation.kill("server")
     newest = rounds_done(directory)
     federation.processes.pop("submit").wait(60)
