@@ -132,6 +132,14 @@ def load(path: Path | str) -> Policy:
         UserError: naming file and key, if the file cannot be read, a key is unknown, missing, given
             twice, or of the wrong type.
     """
+    return policy_of(read_file(path))
+
+
+def read_file(path: Path | str, keys: tuple[str, ...] = _KEYS) -> Reader:
+    """A reader of a YAML file with the given keys, whose `version` is the current one.
+
+    Raises UserError naming file and key.
+    """
     try:
         tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError) as failure:
@@ -140,10 +148,19 @@ def load(path: Path | str) -> Policy:
         raise UserError(f"policy {path} is not YAML: {' '.join(str(failure).split())}") from failure
     except _RepeatedKeyError as failure:
         raise UserError(f"policy {path}: {failure} is given twice") from failure
-    reader = _Reader(str(path), "", tree)
-    reader.known(_KEYS)
+    reader = Reader(str(path), "", tree)
+    reader.known(keys)
     if (version := reader.get("version", POLICY_VERSION)) != POLICY_VERSION:
         raise UserError(f"policy {path}: version: {version!r} is not {POLICY_VERSION}")
+    return reader
+
+
+def policy_of(reader: Reader) -> Policy:
+    """The policy that a file, or one section of a file, holds.
+
+    Raises UserError naming file and key.
+    """
+    reader.known(_KEYS)
     lifetime, columns = reader.section("lifetime"), reader.section("columns")
     lifetime.known(("epsilon", "delta"))
     columns.known(_COLUMN_ROLES)
@@ -178,7 +195,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """One mapping of the file, and how to say where something is wrong in it."""
 
     path: str
@@ -191,9 +208,11 @@ class _Reader:
             raise UserError(f"policy {self.path}: {where} must hold keys and values")
 
     def wrong(self, key: str, wanted: str) -> UserError:
+        """An error that names file and key and says what is wanted."""
         return UserError(f"policy {self.path}: {self.prefix}{key} must be {wanted}")
 
     def known(self, keys: tuple[str, ...]) -> None:
+        """Refuse keys that are not in `keys`."""
         for key in self.tree:
             if key not in keys:
                 raise UserError(
@@ -202,20 +221,25 @@ class _Reader:
                 )
 
     def has(self, key: str) -> bool:
+        """Whether the key is there."""
         return key in self.tree
 
     def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key that may be missing."""
         return self.tree.get(key, default)
 
     def required(self, key: str) -> Any:
+        """The value of a key; an error when it is missing."""
         if key not in self.tree:
             raise UserError(f"policy {self.path}: {self.prefix}{key} is missing")
         return self.tree[key]
 
-    def section(self, key: str) -> _Reader:
-        return _Reader(self.path, f"{self.prefix}{key}.", self.required(key))
+    def section(self, key: str) -> Reader:
+        """The mapping under a key."""
+        return Reader(self.path, f"{self.prefix}{key}.", self.required(key))
 
     def number(self, key: str) -> float:
+        """The number under a key."""
         value = self.required(key)
         if isinstance(value, bool):
             raise self.wrong(key, "a number")
@@ -226,12 +250,14 @@ class _Reader:
             raise self.wrong(key, "a number") from None
 
     def flag(self, key: str) -> bool:
+        """The switch under a key, off when missing."""
         value = self.get(key, False)
         if not isinstance(value, bool):
             raise self.wrong(key, "true or false")
         return value
 
     def names(self, key: str) -> Allowed:
+        """The list of names under a key."""
         value = self.required(key)
         if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
             raise self.wrong(key, "a list of names")

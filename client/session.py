@@ -14,10 +14,12 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Message, RecordDict
 
+from client.deployed import PARTNER_VARIABLE, open_partner
 from client.partner import Partner, in_simulation, simulated
 from common import messages
 from common.config import Config, from_json, validate
@@ -56,8 +58,19 @@ def _network(config_json: str) -> Network:
 def _open(config_json: str, index: int) -> Session:
     config = validate(from_json(config_json))
     torch.set_num_threads(threads_per_worker(config))
-    partner = simulated(config, config_json, index)
-    network = _network(config_json)
+    return _session(config, simulated(config, config_json, index), _network(config_json))
+
+
+def _open_deployed(config_json: str) -> Session:
+    """The session of a partner that has its own file; `config_json` is what a coordinator asks."""
+    asked = validate(from_json(config_json))
+    config, partner = open_partner(Path(os.environ[PARTNER_VARIABLE]), asked)
+    # Built with the seed of the run: adapters start from it, and must be the same everywhere.
+    network = build(config.model, tuple(asked.data.labels), asked.run.seed)
+    return _session(config, partner, network)
+
+
+def _session(config: Config, partner: Partner, network: Network) -> Session:
     device = pick_device(config.model.precision)
     for part in (network.embeddings, network.lower, network.suffix):
         part.to(device.device)
@@ -81,7 +94,11 @@ def open_session(context: Context) -> Session:
     Raises UserError when the configuration is wrong or this process may not serve it.
     """
     if not in_simulation():
-        raise UserError("this partner has no partner.yaml: start it with `fedaccord partner start`")
+        if PARTNER_VARIABLE not in os.environ:
+            raise UserError(
+                "this partner has no partner.yaml: start it with `fedaccord partner start`"
+            )
+        return _open_deployed(str(context.run_config["config"]))
     return _open(str(context.run_config["config"]), int(context.node_config["partition-id"]))
 
 

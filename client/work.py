@@ -54,6 +54,15 @@ def check_request(session: Session) -> None:
     check_rows(partner.name, len(session.train), config)
 
 
+def check_round(session: Session, request: Request) -> None:
+    """Refuse a round that the run does not have: the noise was solved for `run.rounds` of them.
+
+    Raises UserError with the reason.
+    """
+    if not 1 <= request.round <= session.config.run.rounds:
+        raise UserError(f"round {request.round} is not one of the run's rounds")
+
+
 def check_parameters(parameters: Mapping[str, Tensor]) -> None:
     """Refuse parameters that are not numbers: nothing private may be computed from them.
 
@@ -119,6 +128,7 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
 def train(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Evaluate the incoming model, reserve the spend, train, commit, reply with the change."""
     check_request(session)
+    check_round(session, request)
     config, partner = session.config, session.partner
     start = messages.arrays(content)
     check_parameters(start)
@@ -171,7 +181,11 @@ def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Gen
     added to two different gradients, whose difference it would lay bare.
     """
     seed, name = session.partner.seed, session.partner.name
-    step = f"{config_hash(session.config)}/{step}"
+    if session.config.private:
+        step = f"{config_hash(session.config)}/{step}"
+    else:
+        # Nothing is to be kept secret, so a deployment draws the batches of a simulation.
+        seed = session.config.run.seed
     device = session.device.device
     if seed is None:
         return system_generator(), system_generator(device)

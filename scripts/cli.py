@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import cast
+from typing import Any, cast
 
 from common.errors import UserError
 
@@ -32,6 +32,13 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("action", choices=["show", "verify"])
     ledger.add_argument("path", help="the ledger file")
     ledger.set_defaults(module="scripts.ledger", arguments=lambda a: (a.action, a.path))
+    _add_evidence(commands)
+    _add_deployment(commands)
+    return parser
+
+
+def _add_evidence(commands: Any) -> None:
+    """The commands that show what a run did and what it is worth."""
     verify = commands.add_parser("verify", help="hold a run directory against its audit log")
     verify.add_argument("directory", help="the run directory")
     verify.set_defaults(module="scripts.verify", arguments=lambda a: (a.directory,))
@@ -60,7 +67,40 @@ def _parser() -> argparse.ArgumentParser:
         module="scripts.four_way",
         arguments=lambda a: (a.overrides, a.dir, a.seeds, a.dp, a.attack, a.fair),
     )
-    return parser
+
+
+def _add_deployment(commands: Any) -> None:
+    """The commands of a federation whose partners run on machines of their own."""
+    provision = commands.add_parser("provision", help="make keys, certificates and partners' kits")
+    provision.add_argument("file", help="federation.yaml")
+    provision.add_argument("--out", default="federation", help="folder for the kits")
+    provision.add_argument("--rotate", metavar="NAME", help="new key for one partner (or: server)")
+    provision.add_argument("--revoke", metavar="NAME", help="take one partner's key away")
+    provision.set_defaults(
+        module="scripts.provision", arguments=lambda a: (a.file, a.out, a.rotate, a.revoke)
+    )
+    partner = commands.add_parser("partner", help="check or start this partner")
+    partner.add_argument("action", choices=["check", "start"])
+    partner.add_argument("file", help="partner.yaml")
+    partner.set_defaults(module="scripts.partner", arguments=lambda a: (a.action, a.file))
+    server = commands.add_parser("server", help="start the coordinator's server")
+    server.add_argument("action", choices=["start"])
+    status = commands.add_parser("status", help="show partners and runs at the coordinator")
+    submit = commands.add_parser("submit", help="run a federation of the partners that are there")
+    stop = commands.add_parser("stop", help="end a submitted run")
+    for name, command in (
+        ("server", server),
+        ("status", status),
+        ("submit", submit),
+        ("stop", stop),
+    ):
+        command.add_argument("file", help="coordinator.yaml")
+        command.set_defaults(
+            module="scripts.coordinator",
+            arguments=lambda a, name=name: (name, a.file, getattr(a, "rest", [])),
+        )
+    submit.add_argument("rest", nargs="*", metavar="KEY=VALUE")
+    stop.add_argument("rest", nargs=1, metavar="RUN", help="the run's number, see `status`")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -109,3 +110,10 @@ def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event)
             return found
         if stop.wait(POLL_SECONDS):
             raise Stopped
+
+
+def registered_names(grid: Grid) -> dict[int, str]:
+    """The name that each connected node's key was registered under, by node id; only where
+    Flower's deployment runtime is used."""
+    nodes: Iterable[Any] = getattr(grid, "get_nodes", list)()
+    return {node.node_id: node.name for node in nodes if node.name}

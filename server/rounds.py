@@ -7,11 +7,13 @@ become one model in `strategies`, and what people see hangs on it as observers.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -34,7 +36,7 @@ from server.audit import Audit
 from server.calibration import calibrate_head
 from server.card import model_card
 from server.checkpoint import Checkpoint
-from server.exchange import Answer, Answers, ask, wait_for_nodes
+from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
 from server.export import export
 from server.history import History, RoundRecord, results, results_text, rounds_csv
 from server.memory import PeakMemory
@@ -48,6 +50,7 @@ from strategies.records import Decision, missing, refused
 from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
 
+log = logging.getLogger(__name__)
 AVERAGE_SUM, AVERAGE_COUNT = "average/sum", "average/count"
 
 
@@ -172,13 +175,17 @@ class Server:
             progress,
         )
         node_of = {f"node {node}": node for node in found}
+        registered = {} if self.simulated else registered_names(self.grid)
         for answer in answers.received:
-            reason = self._unfit(answer.body)
+            reason = self._unfit(answer.body, registered.get(node_of[answer.partner]))
             if reason is None:
                 assert isinstance(answer.body, Prepared)
                 self.nodes[answer.body.partner] = node_of[answer.partner]
             elif self.simulated:
                 raise UserError(reason)
+            else:
+                name = registered.get(node_of[answer.partner], answer.partner)
+                log.warning("%s does not take part: %s", name, reason)
         if len(self.nodes) < max(1, run.partners):
             raise UserError(
                 f"{len(self.nodes)} of {max(1, run.partners)} partners are ready "
@@ -186,12 +193,16 @@ class Server:
                 f"{len(answers.received) - len(self.nodes)} refused): see their own logs"
             )
 
-    def _unfit(self, body: object) -> str | None:
-        """Why a partner cannot take part, or None."""
+    def _unfit(self, body: object, registered: str | None) -> str | None:
+        """Why a partner cannot take part, or None; `registered` is the name its key stands for."""
         if isinstance(body, Refusal):
             return body.reason
         if not isinstance(body, Prepared):
             return "a partner answered with something that is not an introduction"
+        if registered is not None and body.partner != registered:
+            return f"partner {registered}: its partner.yaml gives another name than its key"
+        if body.version != (ours := version("fedaccord")):
+            return f"partner {body.partner}: runs another version of fedaccord; install {ours}"
         if body.partner in self.nodes:
             return f"partner {body.partner}: another node registered under the same name"
         if body.fingerprint != self.network.fingerprint:

@@ -1,0 +1,89 @@
+"""One message at a deployed partner: Flower's ClientApp process, running our code and no other."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from threading import Timer
+from types import FrameType
+
+from flwr.app import Context, Message
+from flwr.supercore.superexec.executor import ExecutionSpec
+from flwr.supercore.tls import validate_and_resolve_root_certificates
+from flwr.supernode.runtime import run_clientapp as flower
+
+from common.bundle import check_bundle
+from common.errors import UserError
+from common.messages import Refusal, Report, unpack
+from common.worker import substitute
+
+log = logging.getLogger("fedaccord")
+
+# What hangs outside Python is ended this long after its message has expired.
+GRACE_SECONDS = 10.0
+
+
+def run(spec: ExecutionSpec) -> None:
+    """Fetch the message of this task, answer it, exit."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    log.setLevel(logging.INFO)
+    # The two places where Flower would unpack and import what the coordinator sent.
+    substitute(flower, "install_from_fab", _refuse_code)
+    substitute(flower, "get_load_client_app_fn", lambda **_: lambda *__: _answer)
+    flower.run_clientapp(
+        runtime_api_address=spec.runtime_api_address,
+        token=spec.token,
+        insecure=spec.insecure,
+        certificates=validate_and_resolve_root_certificates(
+            spec.root_certificates_path, spec.insecure
+        ),
+        parent_pid=spec.parent_pid,
+        runtime_dependency_install=False,
+    )
+
+
+def _refuse_code(content: bytes, **_: object) -> Path:
+    """Check the bundle instead of unpacking it.
+
+    Raises UserError, whose text goes to the coordinator.
+    """
+    check_bundle(content)
+    return Path()
+
+
+def _answer(message: Message, context: Context) -> Message:
+    """Our own ClientApp, for as long as somebody waits for its answer."""
+    from client.app import app
+
+    left = message.metadata.created_at + message.metadata.ttl - time.time()
+    signal.signal(signal.SIGALRM, _too_late)
+    signal.setitimer(signal.ITIMER_REAL, max(left, 0.1))
+    watchdog = Timer(max(left, 0.1) + GRACE_SECONDS, os._exit, (70,))
+    watchdog.daemon = True
+    watchdog.start()
+    began = time.perf_counter()
+    try:
+        reply = app(message=message, context=context)
+        _tell_cost(reply, time.perf_counter() - began)
+        return reply
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        watchdog.cancel()
+
+
+def _tell_cost(reply: Message, seconds: float) -> None:
+    """Log what this message took beside training."""
+    body = unpack(reply.content)
+    kind, number = reply.metadata.message_type, reply.metadata.group_id
+    if isinstance(body, Refusal):
+        log.warning("%s %s refused: %s", kind, number, body.reason)
+    else:
+        trained = body.train_seconds if isinstance(body, Report) else 0.0
+        log.info("%s %s: %.2f s, of these %.2f s training", kind, number, seconds, trained)
+
+
+def _too_late(_: int, __: FrameType | None) -> None:
+    raise UserError("the message expired before it was answered")

@@ -1,0 +1,161 @@
+"""What the coordinator asks its own SuperLink: who is registered, which runs there are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+from common.bundle import CONFIG_KEY, build_bundle
+from common.errors import UserError
+
+CLIENT = "flwr CLI"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A registered partner."""
+
+    id: int
+    name: str
+    online: bool
+    key: bytes
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a submitted run stands: `status` pending, starting, running or finished."""
+
+    id: int
+    status: str
+    outcome: str
+    details: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.status == "finished"
+
+
+class Control:
+    """A connection to the inner door of this machine's SuperLink."""
+
+    def __init__(self, client: ControlHttpClient) -> None:
+        self.client = client
+
+    def nodes(self) -> list[Node]:
+        """Every registered partner, by name."""
+        answer = self.client.ListNodes(ListNodesRequest())
+        found = [
+            Node(n.node_id, n.name, n.status == "online", n.public_key)
+            for n in answer.nodes_info
+            if n.status != "unregistered"
+        ]
+        return sorted(found, key=lambda node: node.name)
+
+    def register(self, keys: Mapping[str, bytes]) -> list[str]:
+        """Make the registered keys those of `keys` (by partner); returns what was changed."""
+        changes = []
+        nodes = self.nodes()
+        for node in nodes:
+            if keys.get(node.name) != node.key:
+                self.client.UnregisterNode(UnregisterNodeRequest(node_id=node.id))
+                changes.append(f"{node.name}: key no longer accepted")
+        known = {node.name for node in nodes if keys.get(node.name) == node.key}
+        for name in sorted(set(keys) - known):
+            self.client.RegisterNode(RegisterNodeRequest(public_key=keys[name], name=name))
+            changes.append(f"{name}: key accepted")
+        return changes
+
+    def submit(self, config: str) -> int:
+        """Start a run with the resolved configuration; returns its number at the SuperLink."""
+        content = build_bundle()
+        answer = self.client.StartRun(
+            StartRunRequest(
+                fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
+                override_config=user_config_to_proto({CONFIG_KEY: config}),
+            )
+        )
+        if not answer.run_id:
+            raise UserError("the server did not start the run; see its log")
+        return int(answer.run_id)
+
+    def run(self, number: int) -> RunState:
+        """Where one run stands."""
+        answer = self.client.ListRuns(ListRunsRequest(run_id=number))
+        return _state(answer.run_dict[number])
+
+    def runs(self) -> list[RunState]:
+        """The latest runs, newest first."""
+        answer = self.client.ListRuns(ListRunsRequest(limit=10))
+        return sorted((_state(run) for run in answer.run_dict.values()), key=lambda r: -r.id)
+
+    def stop(self, number: int) -> None:
+        """Ask for a run to end."""
+        self.client.StopRun(StopRunRequest(run_id=number))
+
+
+def _state(run: Any) -> RunState:
+    return RunState(run.run_id, run.status.status, run.status.sub_status, run.status.details)
+
+
+@contextmanager
+def connect(port: int, authority: Path) -> Iterator[Control]:
+    """The SuperLink of this machine.
+
+    Raises UserError when none answers.
+    """
+    client = ControlHttpClient.from_server_address(
+        f"127.0.0.1:{port}",
+        insecure=False,
+        root_certificates=authority.read_bytes(),
+        interceptors=[RuntimeVersionHttpInterceptor(component_name=CLIENT)],
+    )
+    try:
+        yield Control(client)
+    except httpx.TransportError as error:
+        raise UserError(
+            f"no server answers on this machine's port {port}: start it with "
+            "`fedaccord server start`"
+        ) from error
+    except httpx.HTTPStatusError as error:
+        raise UserError(f"the server refused: {error.response.text[:200]}") from error
+    finally:
+        client.close()
+
+
+def read_keys(folder: Path) -> dict[str, bytes]:
+    """The public keys `NAME.pub` of a folder, by partner, as the SuperLink wants them.
+
+    Raises UserError when one is not a key of the right kind.
+    """
+    keys = {}
+    for path in sorted(folder.glob("*.pub")):
+        try:
+            key = load_ssh_public_key(path.read_bytes())
+        except ValueError as error:
+            raise UserError(f"{path} is not a public key") from error
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise UserError(f"{path} is not an elliptic-curve key")
+        keys[path.stem] = public_key_to_bytes(key)
+    return keys

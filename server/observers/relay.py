@@ -1,0 +1,70 @@
+"""A run's events as JSON lines, for a reader in another process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from server.history import RoundRecord
+from server.observers import Observer
+
+PROGRESS = "progress.jsonl"
+
+
+class Relay:
+    """Writes every event of a run to a file; begins a new file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_text("")
+
+    def _write(self, event: str, *arguments: Any) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps([event, *arguments]) + "\n")
+
+    def started(self, partners: list[str], rounds: int, first_round: int) -> None:
+        """All partners are ready."""
+        self._write("started", partners, rounds, first_round)
+
+    def preparing(self, done: int, total: int) -> None:
+        """Partners prepare."""
+        self._write("preparing", done, total)
+
+    def replied(self, round_number: int, done: int, total: int) -> None:
+        """One more partner has answered."""
+        self._write("replied", round_number, done, total)
+
+    def round_ended(self, record: RoundRecord) -> None:
+        """A round's checkpoint is on disk."""
+        self._write("round_ended", asdict(record))
+
+    def finished(self, results: dict[str, Any]) -> None:
+        """results.json is on disk; it is not repeated here."""
+        self._write("finished")
+
+
+class Reader:
+    """Tells an observer what a `Relay` has written since the last call."""
+
+    def __init__(self, path: Path, observer: Observer) -> None:
+        self.path = path
+        self.observer = observer
+        self.place = 0
+
+    def read(self) -> None:
+        """Pass on what is new; `finished` is left to whoever can read the results."""
+        if not self.path.exists():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            file.seek(self.place)
+            while (line := file.readline()).endswith("\n"):
+                self.place = file.tell()
+                event, *arguments = json.loads(line)
+                if event == "round_ended":
+                    known = {f.name for f in fields(RoundRecord)}
+                    values = {k: v for k, v in arguments[0].items() if k in known}
+                    arguments = [RoundRecord(**values)]
+                if event != "finished":
+                    getattr(self.observer, event)(*arguments)

@@ -1,0 +1,80 @@
+"""A partner that goes wrong in real processes: `python -m tests.deploy.bad_partner partner.yaml`.
+
+What goes wrong in which round is in FEDACCORD_TEST_FAULTS, e.g. `nan=1 shape=2`.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.constant import TaskType
+from flwr.supercore.superexec.executor import ExecutionSpec
+
+from client import task
+from client.deployed import load_partner_file
+from common import messages, worker
+from common.messages import Prepared, Report
+
+honest = task._answer
+
+
+def faults() -> dict[int, str]:
+    pairs = [x.partition("=") for x in os.environ["FEDACCORD_TEST_FAULTS"].split()]
+    return {int(number): kind for kind, _, number in pairs}
+
+
+def changed(kind: str, content: RecordDict) -> RecordDict:
+    """The reply of an honest partner, spoilt."""
+    body, arrays = messages.unpack(content), messages.arrays(content)
+    assert isinstance(body, Report)
+    name = next(iter(arrays))
+    if kind == "nan":
+        arrays[name] = torch.full_like(arrays[name], float("nan"))
+    elif kind == "shape":
+        arrays[name] = torch.zeros(3, 3)
+    elif kind == "huge":
+        arrays[name] = torch.zeros(8_000_000)
+    elif kind == "empty":
+        return RecordDict()
+    return messages.pack(body, arrays)
+
+
+def answer(message: Message, context: Context) -> Message:
+    if message.metadata.message_type == messages.PREPARE and "version=0" in os.environ.get(
+        "FEDACCORD_TEST_FAULTS", ""
+    ):
+        reply = honest(message, context)
+        body = messages.unpack(reply.content)
+        assert isinstance(body, Prepared)
+        return Message(messages.pack(replace(body, version="0.0.1")), reply_to=message)
+    kind = None
+    if message.metadata.message_type == messages.TRAIN:
+        kind = faults().get(int(message.metadata.group_id))
+    if kind == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    if kind == "hang":
+        time.sleep(3600)
+    reply = honest(message, context)
+    if kind in ("nan", "shape", "huge", "empty"):
+        return Message(changed(kind, reply.content), reply_to=message)
+    return reply
+
+
+def run(spec: ExecutionSpec) -> None:
+    task._answer = answer
+    task.run(spec)
+
+
+if __name__ == "__main__":
+    if sys.argv[1].endswith(".yaml"):
+        from scripts.partner import start
+
+        sys.exit(start(load_partner_file(Path(sys.argv[1])), "tests.deploy.bad_partner"))
+    worker.run(TaskType.CLIENT_APP, run, ["client.app", "client.task"], sys.argv[1:])

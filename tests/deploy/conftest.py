@@ -1,0 +1,320 @@
+"""A real federation on the loopback interface: a coordinator, partners, TLS, keys, processes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Thread
+
+import psutil
+import pytest
+import yaml
+
+from common.processes import free_port
+
+NAMES = ["partner-1", "partner-2", "partner-3", "partner-4"]
+ROWS = 120
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    """Wait until `condition()` holds; fail naming `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        time.sleep(0.1)
+
+
+@dataclass
+class Federation:
+    """Kits in `root`, processes by name, one log a process."""
+
+    root: Path
+    port: int
+    control_port: int
+    model: Path
+    environment: dict[str, str]
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def coordinator(self) -> Path:
+        return self.root / "kits" / "coordinator" / "coordinator.yaml"
+
+    def partner(self, name: str) -> Path:
+        return self.root / name / "partner.yaml"
+
+    def log(self, name: str) -> str:
+        path = self.root / f"{name}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def start(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        with (self.root / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "scripts.cli", *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**self.environment, **(environment or {})},
+                cwd=self.root,
+            )
+
+    def start_server(self) -> None:
+        self.start("server", "server", "start", str(self.coordinator))
+
+    def start_partner(self, name: str, environment: dict[str, str] | None = None) -> None:
+        self.start(name, "partner", "start", str(self.partner(name)), environment=environment)
+
+    def command(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "scripts.cli", *arguments],
+            capture_output=True,
+            text=True,
+            env=self.environment,
+            cwd=self.root,
+            timeout=seconds,
+            check=False,
+        )
+
+    def submit_in_background(self, *overrides: str) -> None:
+        self.start("submit", "submit", str(self.coordinator), *overrides)
+
+    def submit(self, *overrides: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+        return self.command("submit", str(self.coordinator), *overrides, seconds=seconds)
+
+    def connected(self) -> list[str]:
+        from server.control import connect
+
+        try:
+            with connect(self.control_port, self.coordinator.parent / "ca.pem") as control:
+                return [node.name for node in control.nodes() if node.online]
+        except Exception:
+            return []
+
+    def wait_for(self, names: Sequence[str], seconds: float = 240) -> None:
+        wait_until(lambda: set(names) <= set(self.connected()), seconds, f"{names} connected")
+
+    def tree(self, name: str) -> list[psutil.Process]:
+        """A process and all that it started."""
+        try:
+            root = psutil.Process(self.processes[name].pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, name: str) -> None:
+        """SIGKILL for the process and all that it started, as when its machine loses power."""
+        for process in self.tree(name):
+            process.kill()
+        self.processes.pop(name).wait()
+
+    def end(self, name: str) -> int:
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        return process.wait(40)
+
+    def close(self) -> None:
+        everyone = [p for name in self.processes for p in self.tree(name)]
+        for name in list(self.processes):
+            self.processes[name].send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(40)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for left in everyone:
+            if left.is_running():
+                left.kill()
+
+
+class Cable:
+    """A TCP connection to the server that can be cut and mended."""
+
+    def __init__(self, target: int) -> None:
+        self.target = target
+        self.whole = True
+        self.open: list[socket.socket] = []
+        self.door = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self.door.getsockname()[1])
+        Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self.door.accept()
+            except OSError:
+                return
+            try:
+                if not self.whole:
+                    raise OSError
+                far = socket.create_connection(("127.0.0.1", self.target), 5)
+                far.settimeout(None)
+            except OSError:
+                near.close()
+                continue
+            self.open += [near, far]
+            for one, other in ((near, far), (far, near)):
+                Thread(target=self._copy, args=(one, other), daemon=True).start()
+
+    @staticmethod
+    def _copy(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def cut(self) -> None:
+        self.whole = False
+        for end in self.open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self.open.clear()
+
+    def mend(self) -> None:
+        self.whole = True
+
+    def close(self) -> None:
+        self.door.close()
+        self.cut()
+
+
+def write_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["note", "verdict", "site"])
+        writer.writerows(rows)
+
+
+@pytest.fixture(scope="session")
+def sites(reviews: tuple[list[str], list[int]]) -> list[tuple[str, str, str]]:
+    """480 reviews of four sites, 120 each: text, label, site."""
+    texts, labels = reviews
+    return [
+        (text, ["bad", "good"][label], NAMES[i % 4])
+        for i, (text, label) in enumerate(zip(texts, labels, strict=True))
+        if i < 4 * ROWS
+    ]
+
+
+@pytest.fixture(scope="session")
+def test_rows(
+    reviews: tuple[list[str], list[int]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The coordinator's public rows."""
+    path = tmp_path_factory.mktemp("public") / "test.csv"
+    texts, labels = reviews
+    write_rows(
+        path,
+        [(t, ["bad", "good"][y], "public") for t, y in zip(texts, labels, strict=True)][4 * ROWS :],
+    )
+    return path
+
+
+def make_federation(
+    root: Path, model: Path, sites: Sequence[tuple[str, str, str]], names: Sequence[str]
+) -> Federation:
+    """Provision, unpack every kit, fill in every partner.yaml."""
+    cache = root / "cache"
+    found = Federation(
+        root,
+        free_port(),
+        free_port(),
+        model,
+        {
+            **os.environ,
+            "FEDACCORD_CACHE": str(cache),
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "COLUMNS": "160",
+        },
+    )
+    found.environment.pop("FEDACCORD_SIMULATION", None)
+    tree = {
+        "federation": "test",
+        "server": {"host": "localhost", "port": found.port, "control_port": found.control_port},
+        "partners": list(names),
+    }
+    (root / "federation.yaml").write_text(yaml.safe_dump(tree))
+    made = found.command("provision", "federation.yaml", "--out", "kits")
+    assert made.returncode == 0, made.stderr
+    settings = yaml.safe_load(found.coordinator.read_text())
+    settings["host"] = "127.0.0.1"
+    found.coordinator.write_text(yaml.safe_dump(settings))
+    for name in names:
+        with tarfile.open(root / "kits" / "partners" / f"{name}.tar.gz") as kit:
+            kit.extractall(root, filter="fully_trusted")
+        write_rows(root / name / "notes.csv", [row for row in sites if row[2] == name])
+        fill_in(found, name)
+    return found
+
+
+def fill_in(federation: Federation, name: str, **policy: object) -> None:
+    """Write a partner's own settings."""
+    path = federation.partner(name)
+    tree = yaml.safe_load(path.read_text())
+    tree["data"] = {
+        "source": "csv",
+        "path": "notes.csv",
+        "columns": {"text": "note", "label": "verdict"},
+        "labels": ["bad", "good"],
+    }
+    tree["models"] = {str(federation.model): str(federation.model)}
+    tree["policy"]["columns"] = {"text": ["note"], "label": ["verdict"]}
+    tree["policy"].update(
+        {
+            "lifetime": {"epsilon": 100.0, "delta": 1e-3},
+            "allow_non_private": True,
+            "allow_exact_metrics": True,
+            **policy,
+        }
+    )
+    path.write_text(yaml.safe_dump(tree))
+
+
+def job(model: Path, test_rows: Path) -> list[str]:
+    """Overrides that a simulation and a deployment share."""
+    return [
+        f"model.base={model}",
+        "model.max_length=24",
+        "model.precision=fp32",
+        "data=csv",
+        f"data.test_path={test_rows}",
+        "data.columns.text=note",
+        "data.columns.label=verdict",
+        "data.labels=[bad,good]",
+        "train.batch=40",
+        "train.physical_batch=32",
+        "privacy.delta=1e-3",
+        "strategy.server.lr=0.02",
+        "tracking.tensorboard=false",
+    ]
+
+
+@pytest.fixture(scope="session")
+def federation(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bert: Path,
+    sites: list[tuple[str, str, str]],
+) -> Iterator[Federation]:
+    """A server and four partners, connected."""
+    found = make_federation(tmp_path_factory.mktemp("federation"), tiny_bert, sites, NAMES)
+    try:
+        found.start_server()
+        for name in NAMES:
+            found.start_partner(name)
+        found.wait_for(NAMES)
+        yield found
+    finally:
+        found.close()

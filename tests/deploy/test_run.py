@@ -1,0 +1,140 @@
+"""One coordinator and four partners, TLS, node authentication: the result of the simulation, and
+nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.deploy.conftest import NAMES, Federation, job, wait_until, write_rows
+
+pytestmark = pytest.mark.deploy
+ROUNDS = 20
+MEGABYTE = 1 << 20
+
+
+def final_parameters(directory: Path) -> dict[str, torch.Tensor]:
+    newest = sorted((directory / "checkpoints").glob("round-*"))[-1]
+    return load_file(newest / "parameters.safetensors")
+
+
+def rounds_done(directory: Path) -> int:
+    names = sorted(p.name for p in (directory / "checkpoints").glob("round-*"))
+    return int(names[-1].removeprefix("round-")) if names else -1
+
+
+def long_lived(federation: Federation) -> dict[int, psutil.Process]:
+    """Every process of the server and the partners, by id."""
+    return {p.pid: p for name in ["server", *NAMES] for p in federation.tree(name)}
+
+
+def memory(processes: dict[int, psutil.Process]) -> dict[int, float]:
+    """Private memory in MB."""
+    return {pid: p.memory_full_info().uss / MEGABYTE for pid, p in processes.items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    directory: Path
+    shared: list[str]
+    idle: dict[int, psutil.Process]
+    early: dict[int, float]
+    late: dict[int, float]
+
+
+@pytest.fixture(scope="module")
+def run(
+    federation: Federation,
+    test_rows: Path,
+    tiny_bert: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Run:
+    """Twenty rounds, and the memory of what was there before them, early and late."""
+    directory = tmp_path_factory.mktemp("runs") / "deployed"
+    shared = [*job(tiny_bert, test_rows), "privacy=none", f"run.rounds={ROUNDS}"]
+    idle = long_lived(federation)
+    federation.submit_in_background(*shared, "run.partners=4", f"run.dir={directory}")
+    wait_until(lambda: rounds_done(directory) >= 5, 200, federation.log("submit"))
+    early = memory(idle)
+    process = federation.processes.pop("submit")
+    assert process.wait(400) == 0, federation.log("submit") + federation.log("server")
+    return Run(directory, shared, idle, early, memory(idle))
+
+
+def test_the_result_equals_the_simulation(
+    federation: Federation, run: Run, sites: list[tuple[str, str, str]], tmp_path: Path
+) -> None:
+    write_rows(tmp_path / "all.csv", sites)
+    simulated = federation.command(
+        "simulate",
+        *run.shared,
+        f"data.path={tmp_path / 'all.csv'}",
+        "data.columns.groups=[site]",
+        "partition=natural",
+        "partition.blocks.partner.by=site",
+        "run.workers=1",
+        f"run.dir={tmp_path / 'simulated'}",
+        seconds=240,
+    )
+    assert simulated.returncode == 0, simulated.stdout + simulated.stderr
+    results = json.loads((run.directory / "results.json").read_text())
+    assert set(results["final"]["partners"]) == set(NAMES)
+    assert [r["replies"] for r in results["rounds"]] == [4] * ROUNDS
+    wanted = final_parameters(tmp_path / "simulated")
+    moved = 0.0
+    for name, tensor in final_parameters(run.directory).items():
+        assert torch.allclose(tensor, wanted[name], rtol=0, atol=1e-5), name
+        moved += float(tensor.abs().sum())
+    assert moved > 0
+
+
+def test_twenty_rounds_leave_no_process_and_no_file(federation: Federation, run: Run) -> None:
+    # The last task's process needs a moment to end.
+    wait_until(lambda: set(long_lived(federation)) <= set(run.idle), 20, "tasks ended")
+    for name in NAMES:
+        state = federation.root / name / "state"
+        assert not [p for p in (state / "tmp").rglob("*") if p.is_file()]
+        # Neither is the coordinator's bundle ever unpacked here.
+        assert not list((state / "flower").rglob("*.toml"))
+
+
+def test_memory_does_not_grow_with_rounds(run: Run) -> None:
+    """Fifteen rounds may cost a long-lived process some caches, and nothing like their traffic."""
+    growth = {pid: run.late[pid] - run.early[pid] for pid in run.early}
+    assert max(growth.values()) < 15, growth
+
+
+def test_only_the_fleet_is_served_to_the_outside(federation: Federation) -> None:
+    """The port that partners reach starts no runs; the other is not reachable from outside."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    context = ssl.create_default_context(cafile=str(federation.coordinator.parent / "ca.pem"))
+    for path in ("/v1/control/list-nodes", "/v1/fleet/register-node", "/docs", "/health"):
+        url = f"https://localhost:{federation.port}{path}"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(url, data=b"", timeout=10, context=context)
+        assert refused.value.code == 404
+    listening = [
+        c.laddr
+        for p in long_lived(federation).values()
+        for c in p.net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {address.ip for address in listening} == {"127.0.0.1"}
+
+
+def test_the_partner_checks_pass(federation: Federation) -> None:
+    done = federation.command("partner", "check", str(federation.partner("partner-1")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("pass") == 9
+    status = federation.command("status", str(federation.coordinator))
+    assert status.stdout.count("yes") == 4

@@ -1,0 +1,243 @@
+"""Provisioning, bundles, partner.yaml and the outer door, without a running federation."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+
+from client.deployed import load_partner_file, localised
+from common.bundle import build_bundle, check_bundle
+from common.config import Config, DataConfig
+from common.errors import UserError
+from scripts import cli
+from scripts.provision import load_federation, provision, revoke_partner, rotate_partner
+from server.superlink import FleetOnly
+
+FEDERATION = {
+    "federation": "test",
+    "server": {"host": "server.example.org", "port": 1443, "names": ["10.0.0.7"]},
+    "partners": ["north", "south"],
+}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, Path]:
+    file = tmp_path / "federation.yaml"
+    file.write_text(yaml.safe_dump(FEDERATION))
+    provision(file, tmp_path / "kits")
+    return file, tmp_path / "kits"
+
+
+def kit(out: Path, name: str) -> dict[str, bytes]:
+    with tarfile.open(out / "partners" / f"{name}.tar.gz") as archive:
+        found = {}
+        for entry in archive.getmembers():
+            if entry.isfile():
+                assert entry.mode == 0o600
+                file = archive.extractfile(entry)
+                assert file is not None
+                found[entry.name.removeprefix(f"{name}/")] = file.read()
+    return found
+
+
+def test_each_kit_holds_its_own_key_and_no_other(made: tuple[Path, Path]) -> None:
+    _, out = made
+    kits = {name: kit(out, name) for name in ("north", "south")}
+    assert kits["north"]["node.key"] != kits["south"]["node.key"]
+    for name, files in kits.items():
+        private = load_ssh_private_key(files["node.key"], None)
+        public = load_ssh_public_key((out / "coordinator/partners" / f"{name}.pub").read_bytes())
+        assert private.public_key().public_numbers() == public.public_numbers()  # type: ignore
+        assert sum(b"PRIVATE KEY" in content for content in files.values()) == 1
+        other = kits["south" if name == "north" else "north"]["node.key"]
+        assert not any(other in content for content in files.values())
+    everything = [p for p in out.rglob("*") if p.is_file()]
+    assert all(p.stat().st_mode & 0o777 == 0o600 for p in everything)
+    assert all(p.stat().st_mode & 0o777 == 0o700 for p in out.rglob("*") if p.is_dir())
+    holding = {p.name for p in everything if b"PRIVATE KEY" in p.read_bytes()}
+    assert holding == {"ca.key", "server.key"}
+
+
+def test_the_server_certificate_is_for_its_names_and_signed_by_the_authority(
+    made: tuple[Path, Path],
+) -> None:
+    _, out = made
+    authority = x509.load_pem_x509_certificate((out / "coordinator/ca.pem").read_bytes())
+    server = x509.load_pem_x509_certificate((out / "coordinator/server.pem").read_bytes())
+    server.verify_directly_issued_by(authority)
+    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["server.example.org", "localhost"]
+    assert [str(x) for x in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7", "127.0.0.1"]
+
+
+def test_rotation_and_revocation_touch_one_partner(made: tuple[Path, Path]) -> None:
+    file, out = made
+
+    def state() -> dict[str, bytes]:
+        return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    before = state()
+    assert provision(file, out) == []
+    assert state() == before
+    rotate_partner(load_federation(file), out, "north")
+    after = state()
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"partners/north.tar.gz", "coordinator/partners/north.pub"}
+    revoke_partner(out, "south")
+    assert set(after) - set(state()) == {
+        "partners/south.tar.gz",
+        "coordinator/partners/south.pub",
+    }
+
+
+def test_nothing_secret_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "federation.yaml"
+    file.write_text(yaml.safe_dump(FEDERATION))
+    assert cli.main(["provision", str(file), "--out", str(tmp_path / "kits")]) == 0
+    printed = "".join(capsys.readouterr())
+    secrets = (tmp_path / "kits/authority/ca.key").read_text().splitlines()[1:-1]
+    assert "PRIVATE" not in printed
+    assert not any(line in printed for line in secrets)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"partners": []}, "partners"),
+        ({"partners": ["../x"]}, "letters"),
+        ({"partners": ["a", "A"]}, "twice"),
+        ({"server": {"host": "h", "port": 0}}, "server.port"),
+        ({"server": {"host": "h", "prt": 1}}, "server.prt"),
+    ],
+)
+def test_a_wrong_federation_file_is_one_line(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    file = tmp_path / "federation.yaml"
+    file.write_text(yaml.safe_dump({**FEDERATION, **change}))
+    with pytest.raises(UserError, match=words):
+        provision(file, tmp_path / "kits")
+
+
+def with_file(name: str) -> bytes:
+    buffer = io.BytesIO(build_bundle())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(name, "import os")
+    return buffer.getvalue()
+
+
+def test_only_our_own_bundle_without_code_is_accepted() -> None:
+    check_bundle(build_bundle())
+    assert build_bundle() == build_bundle()
+    for name in ("client/app.py", "sitecustomize.py", "conf/x.yaml"):
+        with pytest.raises(UserError, match="files besides"):
+            check_bundle(with_file(name))
+    with pytest.raises(UserError, match=r"fedaccord 9\.9\.9"):
+        check_bundle(build_bundle("9.9.9"))
+    with pytest.raises(UserError, match="cannot be read"):
+        check_bundle(b"no archive")
+    spoilt = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(build_bundle())) as old,
+        zipfile.ZipFile(spoilt, "w") as new,
+    ):
+        for entry in old.infolist():
+            content = old.read(entry).replace(b"client.app:app", b"os:system")
+            new.writestr(entry, content)
+    with pytest.raises(UserError, match="not that of a fedaccord run"):
+        check_bundle(spoilt.getvalue())
+
+
+def partner_file(out: Path, tmp_path: Path, **change: Any) -> Path:
+    tree = yaml.safe_load(kit(out, "north")["partner.yaml"])
+    tree["data"]["labels"] = ["bad", "good"]
+    path = tmp_path / "partner.yaml"
+    path.write_text(yaml.safe_dump({**tree, **change}))
+    return path
+
+
+def asked(**model: str) -> Config:
+    config = Config(data=DataConfig(source="sql", path="/etc/passwd", labels=["bad", "good"]))
+    return replace(config, model=replace(config.model, **model))
+
+
+def test_where_the_rows_are_never_comes_from_the_coordinator(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    own = load_partner_file(partner_file(made[1], tmp_path))
+    config = localised(own, asked())
+    assert config.data == own.data
+    assert config.data.path == str(tmp_path / "FILL-IN.csv")
+    assert config.run.seed == own.split_seed
+    for wrong, words in (
+        (asked(base="/etc"), "model.base"),
+        (replace(asked(), attack={"_target_": "x"}), "attack"),
+        (replace(asked(), data=DataConfig(labels=["good", "bad"])), "data.labels"),
+    ):
+        with pytest.raises(UserError, match=words):
+            localised(own, wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"server": "nowhere"}, "HOST:PORT"),
+        ({"server": "h:1", "polcy": {}}, "polcy"),
+        ({"data": {"labels": ["a", "b"], "test_path": "x"}}, "test_path"),
+        ({"data": {"labels": ["a", "b"], "pth": "x"}}, "pth"),
+        ({"data": {"labels": []}}, "labels"),
+        ({"split_seed": -1}, "split_seed"),
+        ({"policy": {"tasks": []}}, "policy.lifetime"),
+    ],
+)
+def test_a_wrong_partner_file_is_one_line(
+    made: tuple[Path, Path], tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        load_partner_file(partner_file(made[1], tmp_path, **change))
+
+
+def test_the_outer_door_serves_partners_only() -> None:
+    reached: list[str] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        reached.append(scope["path"])
+
+    async def ask(path: str) -> list[int]:
+        sent: list[int] = []
+
+        async def send(message: Any) -> None:
+            if "status" in message:
+                sent.append(message["status"])
+
+        await FleetOnly(inner)({"type": "http", "path": path}, None, send)
+        return sent
+
+    for path in (
+        "/v1/control/start-run",
+        "/v1/runtime/acquire-task",
+        "/v1/fleet/register-node",
+        "/docs",
+        "/health",
+        "/v1/fleet/../control/start-run",
+    ):
+        found = asyncio.run(ask(path))
+        if ".." in path:
+            # Passed on as it is: the router knows no such path and answers 404 itself.
+            assert reached == [path]
+            reached.clear()
+        else:
+            assert found == [404], path
+    assert reached == []
+    asyncio.run(ask("/v1/fleet/pull-messages"))
+    assert reached == ["/v1/fleet/pull-messages"]
