@@ -43,9 +43,9 @@ class ModelConfig:
     base: str = "embedded"
     revision: str | None = None
     head: str = "mean"
-    # Encoder layers kept, from the bottom; 0 keeps all.  The top layer of a sentence encoder serves
-    # its old task more than a new one (Sajjad et al. 2020 drop top layers at little loss).
-    depth: int = 0
+    # Encoder layers left out, from the top.  The top layer of a sentence encoder serves its old
+    # task more than a new one (Sajjad et al. 2020 drop top layers at little loss).
+    drop_layers: int = 0
     # Norm of the vector that the mean head reads: it sets the head's share of the clipped gradient.
     head_scale: float = 6.0
     trainable: str = "lora"
@@ -234,7 +234,7 @@ def validate(config: Config) -> Config:
     _one_of("model.truncation", model.truncation, ("left", "right"))
     _one_of("model.precision", model.precision, ("auto", "fp32", "bf16"))
     _one_of("model.lora.factors", model.lora.factors, ("both", "b"))
-    _between("model.depth", model.depth, 0, infinity)
+    _between("model.drop_layers", model.drop_layers, 0, infinity)
     _between("model.layers", model.layers, 0, infinity)
     _between("model.lora.r", model.lora.r, 1, infinity)
     _between("model.lora.alpha", model.lora.alpha, 0, infinity, open_low=True)

@@ -219,9 +219,11 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             f"use one of {', '.join(FAMILIES)}"
         )
     count = base_config.num_hidden_layers
-    if config.depth > count:
-        raise UserError(f"model.depth: {config.depth} is more than the {count} encoder layers")
-    kept = {"num_hidden_layers": config.depth or count}
+    if config.drop_layers >= count:
+        raise UserError(
+            f"model.drop_layers: {config.drop_layers} leaves none of the {count} encoder layers"
+        )
+    kept = {"num_hidden_layers": count - config.drop_layers}
     if config.max_length > base_config.max_position_embeddings:
         raise UserError(
             f"model.max_length: {config.max_length} is more than the "

@@ -57,12 +57,12 @@ def test_folding_changes_no_logit() -> None:
         )
 
 
-def test_an_exported_model_keeps_depth_and_carries_no_conditioning(
+def test_an_exported_model_leaves_layers_out_and_carries_no_conditioning(
     tiny_bert: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    config = Config(model=ModelConfig(base=str(tiny_bert), depth=2, max_length=24))
+    config = Config(model=ModelConfig(base=str(tiny_bert), drop_layers=1, max_length=24))
     config.data.labels = ["negative", "positive"]
     net = build(config.model, ("negative", "positive"), config.run.seed)
     assert isinstance(net.suffix.head.conditioning, Conditioning)
@@ -84,6 +84,6 @@ def test_an_exported_model_keeps_depth_and_carries_no_conditioning(
         torch.testing.assert_close(loaded(**batch).logits, wanted, rtol=1e-3, atol=1e-3)
 
 
-def test_more_layers_than_there_are_is_one_clear_line(tiny_bert: Path) -> None:
-    with pytest.raises(UserError, match=r"model\.depth: 9 is more than"):
-        build(ModelConfig(base=str(tiny_bert), depth=9, max_length=24), ("a", "b"), 0)
+def test_leaving_out_every_layer_is_one_clear_line(tiny_bert: Path) -> None:
+    with pytest.raises(UserError, match=r"model\.drop_layers: 9 leaves none"):
+        build(ModelConfig(base=str(tiny_bert), drop_layers=9, max_length=24), ("a", "b"), 0)
