@@ -42,6 +42,9 @@ def _add_evidence(commands: Any) -> None:
     verify = commands.add_parser("verify", help="hold a run directory against its audit log")
     verify.add_argument("directory", help="the run directory")
     verify.set_defaults(module="scripts.verify", arguments=lambda a: (a.directory,))
+    report = commands.add_parser("report", help="write report.html of a run or a study anew")
+    report.add_argument("directory", help="the directory of a run or of a four-way study")
+    report.set_defaults(module="scripts.report", arguments=lambda a: (a.directory,))
     four_way = commands.add_parser(
         "four-way",
         help="measure privacy, an attack and fairness on and off, together",

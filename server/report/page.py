@@ -146,6 +146,7 @@ details { margin:.6rem 0; } summary { cursor:pointer; color:var(--accent); font-
 table { border-collapse:collapse; font-size:.92rem; font-variant-numeric:tabular-nums; }
 th, td { padding:.32rem .9rem .32rem 0; text-align:left; vertical-align:top;
   border-bottom:1px solid var(--line); overflow-wrap:normal; }
+caption { text-align:left; color:var(--soft); font-size:.88rem; padding-bottom:.2rem; }
 thead th { color:var(--soft); font-weight:500; vertical-align:bottom; }
 tbody th { font-weight:500; } td.n, th.n { text-align:right; white-space:nowrap; }
 .legend { display:flex; flex-wrap:wrap; gap:.25rem 1.2rem; list-style:none; padding:0;
