@@ -12,14 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.report.page import Html, element, join
+from server.report.words import percent
 
 Shape = Literal["circle", "triangle", "square", "diamond"]
 SHAPES: tuple[Shape, ...] = ("circle", "triangle", "square", "diamond")
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """0.7731 as 77.3 %, a missing value as a dash."""
-    return "-" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Html:
@@ -69,7 +65,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     if not high > low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
-    step = next(m * power for m in (1, 2, 5, 10, 20) if (high - low) / (m * power) <= most - 1)
+    step = next(m * power for m in (1, 2, 5, 10, 20) if (high - low) / (m * power) <= most)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(n * step, 12) for n in range(first, last + 1)]
@@ -297,7 +293,7 @@ def rows(
     With `bar` a row is a bar from the left end.  `limit` is a dashed line through all rows.
     """
     across = Scale(*bounds)
-    levels = ticks(*bounds, most=5)
+    levels = ticks(*bounds)
     cells: list[Html] = []
     for item in items:
         inside = [

@@ -116,6 +116,7 @@ code { font:.86em/1.4 ui-monospace, "Cascadia Mono", Menlo, Consolas, monospace;
   background:var(--faint); padding:.1em .3em; border-radius:3px; }
 :focus-visible { outline:3px solid var(--c1); outline-offset:2px; border-radius:2px; }
 .skip { position:absolute; left:-99rem; } .skip:focus { left:1rem; top:1rem; }
+header h2 { font-size:1.2rem; margin-top:1.75rem; }
 header { padding-top:clamp(1.5rem, 5vw, 3.5rem); }
 .over { color:var(--soft); font-size:.85rem; letter-spacing:.06em; text-transform:uppercase;
   margin:0; }
@@ -180,8 +181,9 @@ svg { display:block; overflow:visible; } svg text { font-size:12px; fill:var(--s
 .rows > .ticks span { position:absolute; transform:translateX(-50%); white-space:nowrap; }
 .rows > .ticks { grid-column:2; } .rows > .full { grid-column:1 / -1; }
 .heat { border-collapse:separate; border-spacing:2px; font-size:.82rem; }
-.heat th, .heat td { border:0; padding:0; } .heat th[scope=row] { padding-right:.7rem;
-  white-space:nowrap; position:sticky; left:0; background:var(--paper); z-index:1;
+.heat th, .heat td { border:0; padding:0; vertical-align:middle; }
+.heat th[scope=row] { padding-right:.7rem; white-space:nowrap;
+  position:sticky; left:0; background:var(--paper); z-index:1;
   max-width:11rem; overflow:hidden; text-overflow:ellipsis; }
 .heat thead th { text-align:center; font-size:.72rem; }
 .cell { display:block; width:26px; height:26px; line-height:26px; text-align:center;

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from common.files import write_atomic
-from server.card import GAP_NAMES
-from server.report.charts import (
-    Point,
-    Row,
-    Series,
-    figure,
-    lines,
-    percent,
-    room,
-    rows,
-    table,
-)
+from server.report.charts import Point, Row, Series, figure, lines, room, rows, table
 from server.report.decisions import decisions_section
+from server.report.fairness import fairness_section
+from server.report.opening import opening
 from server.report.page import Html, document, element, join
 from server.report.source import Run, read_run
+from server.report.words import decimal, duration, memory, percent, points, power, stage
 
 NAME = "report.html"
-MOST_CHIPS, MOST_ROWS = 40, 60
+MOST_ROWS = 60
 
 
 def write_report(directory: Path) -> Path:
@@ -45,159 +35,17 @@ def run_report(run: Run) -> str:
     parts = [
         ("accuracy", "Accuracy", join(*_accuracy(run))),
         ("privacy", "Privacy", join(*_privacy(run))),
-        ("fairness", "Fairness between groups", join(*_fairness(run))),
-        ("decisions", "Decisions", join(*decisions_section(run.decisions, _everyone(run)))),
+        ("fairness", "Fairness between groups", join(*fairness_section(run))),
+        ("decisions", "Decisions", join(*decisions_section(run.decisions, run.everyone))),
         ("cost", "Cost", join(*_cost(run))),
         ("record", "Record", join(*_record(run))),
     ]
     return document(
-        f"fedaccord report: {_task(run)}",
-        _opening(run),
+        f"fedaccord report: {len(run.everyone)} partners",
+        opening(run),
         parts,
         f"Made by fedaccord {version('fedaccord')} from results.json, decisions.jsonl, audit.jsonl "
         "and config.yaml of the run. This page loads nothing from anywhere.",
-    )
-
-
-def _everyone(run: Run) -> list[str]:
-    started = [e.body["partners"] for e in run.entries if e.kind == "started"]
-    return sorted({*run.final["partners"], *(name for names in started for name in names)})
-
-
-def _task(run: Run) -> str:
-    labels = run.config.data.labels
-    return " / ".join(labels) if len(labels) <= 4 else f"{len(labels)} labels"
-
-
-def _opening(run: Run) -> Html:
-    final, config = run.final, run.config
-    everyone = _everyone(run)
-    kind = "Simulation" if run.simulated else "Deployed run"
-    times = [e.body["time"] for e in run.entries]
-    day = f" · {datetime.fromisoformat(times[-1]):%-d %B %Y}" if times else ""
-    where = (
-        "All partners were simulated on one machine."
-        if run.simulated
-        else "The texts stayed with the partners; what left them were model updates and counts."
-    )
-    return join(
-        element("p", f"fedaccord · {kind}{day}", class_="over"),
-        element("h1", f"A text classifier trained by {len(everyone)} partners"),
-        element(
-            "p",
-            f"In {len(run.results['rounds'])} rounds {len(everyone)} partners trained one model "
-            f"that assigns a text to one of {len(config.data.labels)} labels "
-            f"({', '.join(config.data.labels)}). {where}",
-            class_="lead",
-        ),
-        _attack_notice(run),
-        element(
-            "dl",
-            _tile("How good", *_goodness(final)),
-            _tile("What it cost in privacy", *_spent(run)),
-            _tile("How fair", *_evenness(final)),
-            _tile("Attacks and refusals", *_trouble(run)),
-            class_="tiles",
-        ),
-        element("h2", "Who took part"),
-        _chips(everyone, run.attackers),
-    )
-
-
-def _tile(title: str, value: str, more: str, tone: str = "") -> Html:
-    return element(
-        "div",
-        element("dt", title),
-        element("dd", value, class_="figure"),
-        element("dd", more, class_="more"),
-        class_=f"tile {tone}".strip(),
-    )
-
-
-def _goodness(final: Mapping[str, Any]) -> tuple[str, str]:
-    data = final["data"]
-    where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
-    return percent(final["accuracy"]), (
-        f"of {data['measured_rows']:,.0f} {where} were classified correctly. Macro F1 "
-        f"{percent(final['macro_f1'])}; partners from {percent(final['worst_partner_accuracy'])}, "
-        f"on average {percent(final['mean_partner_accuracy'])}."
-    )
-
-
-def _spent(run: Run) -> tuple[str, str, str]:
-    epsilon = run.final["epsilon"]
-    if not run.config.private:
-        return "No guarantee", "The model was trained without differential privacy.", "warn"
-    return (
-        f"ε = {epsilon['max']:.2f}",
-        f"at most, at δ = {epsilon['delta']:g}, of the {run.config.privacy.epsilon:g} allowed: "
-        "how much one text at one partner can show in what that partner sent. Smaller is more "
-        "private.",
-        "",
-    )
-
-
-def _evenness(final: Mapping[str, Any]) -> tuple[str, str]:
-    found = [
-        (gap["value"], column, gap)
-        for column, groups in final["fairness"]["groups"].items()
-        if (gap := groups["gaps"]["accuracy"]) is not None
-    ]
-    worst = (
-        f"The worst partner is at {percent(final['worst_partner_accuracy'])}, the spread over "
-        f"partners {_points(final['partner_accuracy_std'])}."
-    )
-    if not found:
-        return "-", f"No two groups were large enough to compare. {worst}"
-    value, column, gap = max(found, key=lambda f: f[0])
-    return _points(value), (
-        f"between the accuracies for {column} {gap['high']} and {gap['low']} "
-        f"(95 % interval {_interval_points(gap['interval'])}). {worst}"
-    )
-
-
-def _trouble(run: Run) -> tuple[str, str, str]:
-    counts = Counter(d["outcome"] for d in run.decisions)
-    out = counts["refused"] + counts["dropped"]
-    rest = (
-        f"{counts['refused']} updates refused, {counts['dropped']} left out by the robust rule, "
-        f"{counts['down-weighted']} given less weight, {counts['readmitted']} readmitted, "
-        f"{counts['missing']} not received."
-    )
-    if run.attackers:
-        return f"{len(run.attackers)} attacked", f"{_attack(run)} (simulated). {rest}", "warn"
-    return (f"{out} rejected" if out else "None"), rest, "warn" if out else "good"
-
-
-def _attack(run: Run) -> str:
-    name = str(run.config.attack["_target_"]).rpartition(".")[2]
-    spaced = "".join(f" {c.lower()}" if c.isupper() else c for c in name).strip()
-    return spaced.capitalize()
-
-
-def _attack_notice(run: Run) -> Html | None:
-    if not run.attackers:
-        return None
-    return element(
-        "p",
-        element("b", "This model was trained under a simulated attack"),
-        f" ({_attack(run).lower()}) by {', '.join(run.attackers)}. Use it for studying that only.",
-        class_="notice",
-    )
-
-
-def _chips(names: Sequence[str], attackers: Sequence[str]) -> Html:
-    def chip(name: str) -> Html:
-        bad = name in attackers
-        return element("li", f"{name} (attacker)" if bad else name, class_="warn" if bad else None)
-
-    first = element("ul", *map(chip, names[:MOST_CHIPS]), class_="chips")
-    if len(names) <= MOST_CHIPS:
-        return first
-    rest = element("ul", *map(chip, names[MOST_CHIPS:]), class_="chips")
-    return join(
-        first,
-        element("details", element("summary", f"{len(names) - MOST_CHIPS} more partners"), rest),
     )
 
 
@@ -208,12 +56,12 @@ def _accuracy(run: Run) -> list[Html]:
     facts = [
         ["accuracy", percent(final["accuracy"])],
         ["macro F1", percent(final["macro_f1"])],
-        ["loss", _figure(final["loss"])],
+        ["loss", decimal(final["loss"])],
         ["mean over partners", percent(spread["mean"])],
-        ["standard deviation over partners", _points(spread["std"])],
+        ["standard deviation over partners", points(spread["std"])],
         ["worst partner", percent(spread["worst"])],
         ["worst tenth of the partners", percent(spread["worst_decile"])],
-        ["evenness (Jain's index, 1 is even)", _figure(spread["jain"])],
+        ["evenness (Jain's index, 1 is even)", decimal(spread["jain"])],
     ]
     found = [
         element(
@@ -222,10 +70,10 @@ def _accuracy(run: Run) -> list[Html]:
             "partners each on validation texts of their own.",
         )
     ]
-    found.append(table(["figure", "value"], facts, "Final figures"))
     if history:
         found.append(_over_rounds(history))
     found.append(_by_partner(run))
+    found.append(table(["figure", "value"], facts, "Final figures"))
     return found
 
 
@@ -257,8 +105,8 @@ def _over_rounds(history: Sequence[Mapping[str, Any]]) -> Html:
             [
                 str(r["round"]),
                 *(percent(r[key]) for key in columns.values()),
-                _points(r["partner_accuracy_std"]),
-                _figure(r["loss"]),
+                points(r["partner_accuracy_std"]),
+                decimal(r["loss"]),
                 str(r["replies"]),
                 str(r["refused"]),
                 str(r["missing"]),
@@ -387,7 +235,7 @@ def _privacy(run: Run) -> list[Html]:
         element(
             "p",
             f"Every partner trained under differential privacy for single texts: "
-            f"ε ≤ {epsilon['max']:.4f} at δ = {epsilon['delta']:g}, from each partner's ledger. "
+            f"ε ≤ {epsilon['max']:.4f} at δ = {power(epsilon['delta'])}, from each one's ledger. "
             "It bounds how much the presence of any one text can change what its partner sent, "
             "for whoever sees all rounds, and so what the model can show of it.",
         ),
@@ -413,139 +261,17 @@ def _privacy(run: Run) -> list[Html]:
     ]
 
 
-def _fairness(run: Run) -> list[Html]:
-    fairness = run.final["fairness"]
-    if not fairness["groups"]:
-        return [
-            element(
-                "p",
-                "No group column was named (data.columns.groups), so nothing can be said about "
-                "groups.",
-            )
-        ]
-    data = run.final["data"]
-    found = [
-        element(
-            "p",
-            f"Measured on {data['measured_rows']:,.0f} texts. Whiskers and brackets are 95 % "
-            f"intervals for which texts happened to be measured. A group of fewer than "
-            f"{fairness['minimum_rows']} texts is marked small, and enters no ranking and no gap.",
-        )
-    ]
-    for column, groups in fairness["groups"].items():
-        found += _column(column, groups)
-    return found
-
-
-def _column(column: str, groups: Mapping[str, Any]) -> list[Html]:
-    values = groups["values"]
-    names = sorted(values, key=lambda v: (values[v]["small"], values[v]["accuracy"] or 0.0))
-    known = [
-        end
-        for name in names[:MOST_ROWS]
-        for end in _known_interval(values[name]["accuracy_interval"]) or ()
-    ]
-    items = []
-    for name in names[:MOST_ROWS]:
-        row = values[name]
-        note = f"{row['n']:,.0f} texts"
-        if row["small"]:
-            note += ", small: not ranked"
-        elif name == groups["worst"]:
-            note += ", the lowest"
-        items.append(Row(name, _group_points(row), percent(row["accuracy"]), note))
-    alternative = table(
-        [column, "texts", "accuracy", "95 % interval", "TPR", "FPR", "note"],
-        [
-            [
-                name,
-                f"{values[name]['n']:,.0f}",
-                percent(values[name]["accuracy"]),
-                _interval(values[name]["accuracy_interval"]),
-                percent(values[name]["tpr"]),
-                percent(values[name]["fpr"]),
-                "small" if values[name]["small"] else "",
-            ]
-            for name in names
-        ],
-        f"Groups of {column}",
-    )
-    more = f" The {MOST_ROWS} lowest of {len(names)}." if len(names) > MOST_ROWS else ""
-    drawing = rows(
-        items,
-        room(known, 0.1, 0.0, 1.0),
-        f"Accuracy by {column}",
-        show=lambda v: f"{100 * v:.3g} %",
-    )
-    text = f"Filled marks: groups that are large enough to compare; hollow: small.{more}"
-    return [
-        element("h3", f"Groups of {column}"),
-        figure(f"Accuracy by {column}", text, drawing, alternative),
-        *_gaps(column, groups),
-    ]
-
-
-def _group_points(row: Mapping[str, Any]) -> list[Point]:
-    if row["accuracy"] is None:
-        return []
-    interval = _known_interval(row["accuracy_interval"])
-    if row["small"]:
-        return [Point(row["accuracy"], interval, tone=5, shape="diamond", hollow=True)]
-    return [Point(row["accuracy"], interval)]
-
-
-def _gaps(column: str, groups: Mapping[str, Any]) -> list[Html]:
-    items, lines_ = [], []
-    for name, words in GAP_NAMES.items():
-        gap = groups["gaps"][name]
-        if gap is None:
-            items.append(Row(words, [], "-", "not enough texts"))
-            lines_.append([words, "-", "-", "-"])
-            continue
-        pair = f"{gap['high']} over {gap['low']}"
-        low, high = gap["interval"]
-        items.append(
-            Row(words, [Point(gap["value"], (low, high), 4, "square")], _points(gap["value"]), pair)
-        )
-        lines_.append([words, _points(gap["value"]), _interval_points(gap["interval"]), pair])
-    ends = [
-        end
-        for gap in groups["gaps"].values()
-        if gap is not None
-        for end in (*gap["interval"], gap["value"], 0.0)
-    ]
-    alternative = table(["gap", "points", "95 % interval", "between"], lines_, f"Gaps of {column}")
-    drawing = rows(
-        items,
-        room(ends, 0.1, -1.0, 1.0),
-        f"Gaps between groups of {column}",
-        show=lambda v: f"{100 * v:.3g}",
-    )
-    distance = (
-        f"Distance between the groups' predictions: mean absolute "
-        f"{_figure(groups['prediction_absolute'])}, KL {_figure(groups['prediction_kl'])} nats."
-    )
-    text = (
-        "The largest difference between two groups, in points of 100; none would be 0. The pair is "
-        "chosen because it is far apart, so with many groups a gap leans to the large side."
-    )
-    return [
-        figure(f"Gaps between groups of {column}", text, drawing, alternative),
-        element("p", distance, class_="note"),
-    ]
-
-
 def _cost(run: Run) -> list[Html]:
     cost, rounds = run.results["cost"], len(run.results["rounds"])
     up, down = cost["bytes_up_per_partner_round"], cost["bytes_down_per_partner_round"]
     facts = [
-        ["time from start to results", _duration(cost["wall_seconds"])],
-        ["partners' time in training, summed", _duration(cost["train_seconds"])],
-        ["partners' time in all, summed", _duration(cost["partner_seconds"])],
+        ["time from start to results", duration(cost["wall_seconds"])],
+        ["partners' time in training, summed", duration(cost["train_seconds"])],
+        ["partners' time in all, summed", duration(cost["partner_seconds"])],
         ["training speed of one partner", f"{cost['train_examples_per_second']:,.0f} texts/s"],
-        ["sent by a partner in a round", _bytes(up)],
-        ["sent to a partner in a round", _bytes(down)],
-        ["largest memory of all processes", _bytes(1e6 * cost["peak_rss_mb"])],
+        ["sent by a partner in a round", memory(up)],
+        ["sent to a partner in a round", memory(down)],
+        ["largest memory of all processes", memory(1e6 * cost["peak_rss_mb"])],
     ]
     seconds = [r["seconds"] for r in run.results["rounds"]]
     found = [table(["what", "figure"], facts, "Cost of the run")]
@@ -554,8 +280,8 @@ def _cost(run: Run) -> list[Html]:
         found.append(
             element(
                 "p",
-                f"{rounds} rounds of {_duration(mean)} on average, from {_duration(min(seconds))} "
-                f"to {_duration(max(seconds))}.",
+                f"{rounds} rounds of {duration(mean)} on average, from {duration(min(seconds))} "
+                f"to {duration(max(seconds))}.",
                 class_="note",
             )
         )
@@ -564,7 +290,7 @@ def _cost(run: Run) -> list[Html]:
 
 def _record(run: Run) -> list[Html]:
     config, strategy = run.config, run.config.strategy
-    pre = [_stage(s) for s in (strategy.get("pre") or {}).values()]
+    pre = [stage(s) for s in (strategy.get("pre") or {}).values()]
     facts = [
         ["configuration", run.results["config_hash"]],
         ["seed", str(run.results["seed"])],
@@ -578,10 +304,10 @@ def _record(run: Run) -> list[Html]:
         ],
         ["data", config.data.source],
         ["before merging", ", ".join(pre) or "nothing"],
-        ["weights", _stage(strategy.get("fair"))],
-        ["merging rule", _stage(strategy.get("robust"))],
-        ["appeal", _stage(strategy.get("appeal"))],
-        ["server optimiser", _stage(strategy.get("server"))],
+        ["weights", stage(strategy.get("fair"))],
+        ["merging rule", stage(strategy.get("robust"))],
+        ["appeal", stage(strategy.get("appeal"))],
+        ["server optimiser", stage(strategy.get("server"))],
     ]
     if run.entries:
         facts.append(["audit log", f"{len(run.entries)} entries, last hash {run.entries[-1].hash}"])
@@ -595,47 +321,3 @@ def _record(run: Run) -> list[Html]:
         ),
         table(["what", "value"], facts, "Settings and identity"),
     ]
-
-
-def _stage(settings: Mapping[str, Any] | None) -> str:
-    if not settings:
-        return "none"
-    given = ", ".join(f"{k} = {v}" for k, v in settings.items() if k != "_target_")
-    return f"{str(settings['_target_']).rpartition('.')[2]}{f' ({given})' if given else ''}"
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} points"
-
-
-def _known_interval(interval: Sequence[float | None]) -> tuple[float, float] | None:
-    low, high = interval
-    return None if low is None or high is None else (low, high)
-
-
-def _interval(interval: Sequence[float | None]) -> str:
-    known = _known_interval(interval)
-    return "-" if known is None else f"[{100 * known[0]:.1f}, {100 * known[1]:.1f}]"
-
-
-def _interval_points(interval: Sequence[float]) -> str:
-    return f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _bytes(count: float) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"

@@ -38,6 +38,12 @@ class Run:
         found: dict[str, Any] = self.results["final"]
         return found
 
+    @property
+    def everyone(self) -> list[str]:
+        """All partners that were ready at any start, and all that were measured."""
+        started = [e.body["partners"] for e in self.entries if e.kind == "started"]
+        return sorted({*self.final["partners"], *(name for names in started for name in names)})
+
 
 def read_run(directory: Path) -> Run:
     """Read a run directory.
