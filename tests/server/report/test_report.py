@@ -14,6 +14,7 @@ from server.report.run import run_report, write_report
 from server.report.source import Run
 from server.report.study import study_report
 from server.report.words import decimal, duration, interval, memory, percent, points
+from server.verify import verify
 from tests.browser import Page
 from tests.server.report.conftest import HOSTILE
 from tests.server.small_run import SmallRun, small_run
@@ -222,3 +223,13 @@ def test_a_damaged_run_is_one_line(break_it: Callable[[Path], object], tmp_path:
     break_it(directory / "decisions.jsonl")
     with pytest.raises(UserError):
         write_report(directory)
+
+
+def test_verify_notes_a_report_that_says_something_else(tmp_path: Path) -> None:
+    directory = small_run(tmp_path / "run")
+    path = write_report(directory)
+    assert not [note for note in verify(directory).notes if "report.html" in note]
+    path.write_text(path.read_text().replace("How good", "How bad"))
+    verdict = verify(directory)
+    assert verdict.problems == []
+    assert "report.html: is not what this version makes of the run" in " ".join(verdict.notes)
