@@ -141,10 +141,10 @@ def _by_word(
             sums[-1] += weights[place]
             continue
         last, begin = number, start
-        words.append("" if number is None else text[start:end])
+        words.append(coded.tokens(0)[place] if number is None else text[start:end])
         sums.append(weights[place])
         special.append(number is None)
-    return [w or "[·]" for w in words], sums, special
+    return words, sums, special
 
 
 @dataclass(frozen=True)
