@@ -57,7 +57,7 @@ def decisions_section(decisions: Sequence[Decision], everyone: Sequence[str]) ->
     notes = []
     if left:
         notes.append(
-            f"{left} more partners are left out of the picture: those shown had the most to say. "
+            f"{left} more partners are left out of the picture; the most serious outcomes come first. "
         )
     if len(bins) < len(rounds):
         notes.append("A column stands for several rounds and shows the most serious outcome. ")
@@ -90,13 +90,16 @@ def _summary(counts: Counter[str], rounds: int) -> str:
 
 
 def _rows(by_partner: Mapping[str, Mapping[int, Decision]]) -> tuple[list[str], int]:
-    """The partners to draw, by name, and how many are left out (those with the least to say)."""
+    """The partners to draw, and how many are left out (those with the least to say).
+
+    By name; where not all are drawn, those with the most serious outcomes come first.
+    """
     names = list(by_partner)
     if len(names) <= MOST_ROWS:
         return names, 0
     weight = {n: sum(RANK[d["outcome"]] for d in by_partner[n].values()) for n in names}
     kept = sorted(names, key=lambda n: -weight[n])[:MOST_ROWS]
-    return sorted(kept), len(names) - MOST_ROWS
+    return kept, len(names) - MOST_ROWS
 
 
 def _bins(rounds: Sequence[int]) -> list[list[int]]:
