@@ -57,7 +57,7 @@ def decisions_section(decisions: Sequence[Decision], everyone: Sequence[str]) ->
     notes = []
     if left:
         notes.append(
-            f"{left} more partners are left out of the picture; the most serious outcomes are first. "
+            f"{left} partners are left out of the picture; the most serious outcomes are first. "
         )
     if len(bins) < len(rounds):
         notes.append("A column stands for several rounds and shows the most serious outcome. ")
