@@ -95,7 +95,9 @@ def _evenness(final: Mapping[str, Any]) -> tuple[str, str]:
         f"partners {points(final['partner_accuracy_std'])}."
     )
     if not found:
-        return "Not measured", f"No two groups were large enough to compare. {worst}"
+        named = bool(final["fairness"]["groups"])
+        why = "No two groups were large enough to compare" if named else "No groups were named"
+        return "Not measured", f"{why}. {worst}"
     value, column, gap = max(found, key=lambda f: f[0])
     return points(value), (
         f"between the accuracies for {column} {gap['high']} and {gap['low']} "

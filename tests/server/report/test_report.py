@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,11 @@ def test_verify_notes_a_report_that_says_something_else(tmp_path: Path) -> None:
     verdict = verify(directory)
     assert verdict.problems == []
     assert "report.html: is not what this version makes of the run" in " ".join(verdict.notes)
+
+
+def test_a_run_without_groups_says_so(small: Run) -> None:
+    fairness = {**small.final["fairness"], "groups": {}}
+    results = {**small.results, "final": {**small.final, "fairness": fairness}}
+    text = run_report(replace(small, results=results))
+    assert "No groups were named." in text
+    assert "No group column was named (data.columns.groups)" in text
