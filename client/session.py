@@ -115,7 +115,11 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         request = messages.unpack(message.content)
         if not isinstance(request, Request):
             raise MessageError("not a request")
-        content = handler(session, request, message.content)
+        try:
+            content = handler(session, request, message.content)
+        finally:
+            session.train.release()
+            session.validation.release()
         body = messages.unpack(content)
         if isinstance(body, Report):
             timed = replace(body, message_seconds=time.perf_counter() - began)

@@ -64,7 +64,7 @@ class TrainConfig:
 
     local_steps: int = 1
     batch: int = 512
-    physical_batch: int = 128
+    physical_batch: int = 32
     optimizer: str = "sgd"
     lr: float = 1.0
     weight_decay: float = 0.0
