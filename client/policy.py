@@ -102,7 +102,8 @@ class Policy:
                 raise PolicyRefusal(f"the partner's policy does not allow the {what} {listed}")
         if request.exact_metrics and not self.allow_exact_metrics:
             raise PolicyRefusal(
-                "the partner's policy does not allow exact metrics, only noisy ones"
+                "the partner's policy does not allow exact metrics, only noisy ones: "
+                "ask for privacy.metrics=private"
             )
         if not request.private:
             if not self.allow_non_private:

@@ -38,7 +38,7 @@ from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
 from server.export import export
-from server.history import History, RoundRecord, results, results_text, rounds_csv
+from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
 from server.sampling import sample
@@ -466,7 +466,6 @@ def reply_metrics(report: Report) -> dict[str, float]:
 
     A partner without validation rows has neither loss nor accuracy.
     """
-    total = sum(map(sum, report.confusion))
-    right = sum(row[i] for i, row in enumerate(report.confusion))
-    measured = {"loss": report.loss, "accuracy": right / total} if total > 0 else {}
+    told = sum(map(sum, report.confusion)) > 0
+    measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if told else {}
     return {**report.extra, **measured, "examples": report.examples}

@@ -58,6 +58,9 @@ class DataConfig:
     test_fraction: float = 0.1
     test_rows: int | None = None
     test_by: str | None = None
+    # The values that a group column can take, for counts with noise: that a value occurs among
+    # the rows is itself private, so it is declared and not looked up.
+    group_values: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,6 +107,8 @@ def check_data(config: DataConfig) -> None:
         raise UserError("data.columns: text and label are the same column")
     if {columns.text, columns.label} & set(columns.groups):
         raise UserError("data.columns.groups: the text or label column cannot be a group")
+    if unknown := sorted(set(config.group_values) - set(columns.groups)):
+        raise UserError(f"data.group_values: {unknown[0]} is not one of data.columns.groups")
     if len(set(config.labels)) != len(config.labels):
         raise UserError("data.labels has the same name twice")
     if len(config.labels) == 1:
