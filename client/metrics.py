@@ -163,7 +163,9 @@ def release_metrics(
         except BudgetExceeded:
             return withheld(len(measured.confusion))
         normal = normals(partner, "metrics", key)
-        noisy = release(measured, config.data.group_values, sigma, normal)
+        values = config.data.group_values
+        declared = {column: values[column] for column in config.data.columns.groups}
+        noisy = release(measured, declared, sigma, normal)
         ledger.commit(reservation)
     return noisy
 

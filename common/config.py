@@ -307,6 +307,6 @@ def _check_private_metrics(config: Config) -> None:
     data = config.data
     if undeclared := [name for name in data.columns.groups if not data.group_values.get(name)]:
         raise UserError(
-            f"data.group_values: name the values of {undeclared[0]} under privacy.metrics=private "
-            "(which values occur is private), or leave it out of data.columns.groups"
+            f"data.group_values: name the values of {undeclared[0]} under privacy.metrics=private, "
+            f"as in +data.group_values.{undeclared[0]}=[A,B]: which of them occur is private"
         )

@@ -107,8 +107,6 @@ def check_data(config: DataConfig) -> None:
         raise UserError("data.columns: text and label are the same column")
     if {columns.text, columns.label} & set(columns.groups):
         raise UserError("data.columns.groups: the text or label column cannot be a group")
-    if unknown := sorted(set(config.group_values) - set(columns.groups)):
-        raise UserError(f"data.group_values: {unknown[0]} is not one of data.columns.groups")
     if len(set(config.labels)) != len(config.labels):
         raise UserError("data.labels has the same name twice")
     if len(config.labels) == 1:

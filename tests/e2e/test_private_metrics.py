@@ -18,7 +18,7 @@ def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
     process = start(
         *job,
         "privacy.metrics=private",
-        "data.group_values={Haus: [Nord, Süd]}",
+        '+data.group_values.Haus=[Nord,"Süd"]',
         "data.test_fraction=0",
         "data.validation_fraction=0.4",
         "train.batch=20",
