@@ -183,6 +183,7 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
             *head,
             "**No guarantee.** The model was trained without differential privacy, and may reveal "
             "what it was trained on.",
+            *_client_level(results),
         ]
     spent = results["final"]["epsilon"]
     lines = [
@@ -205,6 +206,7 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         "",
         _covered(config),
     ]
+    lines += _client_level(results)
     if simulated:
         lines += [
             "",
@@ -213,6 +215,19 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
             "deployment, and protects no record of this one.",
         ]
     return lines
+
+
+def _client_level(results: Mapping[str, Any]) -> list[str]:
+    found = results["final"].get("client_level")
+    if not found:
+        return []
+    return [
+        "",
+        f"For whole partners, against those who see global models only: **ε = "
+        f"{found['epsilon']:.3f}** at δ = {found['delta']:g}, by updates clipped to "
+        f"{found['clip']:g} and noise of {found['noise_multiplier']:g} times that at the server. "
+        "It trusts the server, and does not cover what partners report of their validation rows.",
+    ]
 
 
 def _covered(config: Config) -> str:

@@ -161,6 +161,7 @@ def results(
     test: Evaluation | None,
     seed: int,
     config_hash: str,
+    client_level: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """The content of results.json (schema version 1, docs/results.md).
 
@@ -243,6 +244,7 @@ def results(
                 "max": max((r.epsilon for r in reports), default=0.0),
                 "delta": max((r.delta for r in reports), default=0.0),
             },
+            "client_level": client_level and dict(client_level),
         },
         "cost": {
             **cost,

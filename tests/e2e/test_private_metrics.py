@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from client import ledger
+from server.verify import verify
+from strategies.client_level import gaussian_epsilon
 from tests.e2e.conftest import Start
 
 
@@ -49,3 +51,22 @@ def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
         assert sorted(sides) == ["train"] * 3 + ["validation"] * 3
         assert row["epsilon"] == ledger.total(entries, 1e-4).value
         assert 7.9 < row["epsilon"] <= 8.0
+
+
+def test_client_level_noise_is_in_results_and_card_and_verifies(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    process = start(
+        *job,
+        "run.rounds=2",
+        "strategy/client_level=on",
+        "strategy.client_level.noise_multiplier=5",
+        f"run.dir={directory}",
+    )
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    found = json.loads((directory / "results.json").read_text())["final"]["client_level"]
+    assert found["epsilon"] == pytest.approx(gaussian_epsilon(5.0, 2, 1e-3))
+    assert "For whole partners" in (directory / "model" / "README.md").read_text()
+    assert verify(directory).problems == []
