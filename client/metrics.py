@@ -51,7 +51,7 @@ from common.metrics import Counts
 from common.seeds import numpy_generator
 
 # Standard deviation, in records, of the noise on the number of training records.  With
-# delta = 1e-5 it alone costs epsilon = 0.12, and next to training almost nothing.
+# delta = 1e-5 it alone costs epsilon = 0.11, and next to training almost nothing.
 COUNT_NOISE = 30.0
 TRAIN, VALIDATION = "train", "validation"
 
