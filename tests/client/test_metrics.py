@@ -327,3 +327,20 @@ def test_undeclared_group_values_and_privacy_off_are_refused() -> None:
     config.privacy.mode = "none"
     with pytest.raises(UserError, match=r"privacy\.metrics"):
         validate(config)
+
+
+def test_a_second_run_trains_on_what_the_first_left_and_a_third_is_refused(
+    session: Callable[..., Session],
+) -> None:
+    here = session(policy=Policy(Budget(9.0, 1e-4), groups=Allowed(frozenset({"ward"}))))
+    noises = []
+    for run in ("first", "second"):
+        prepared = messages.unpack(work.prepare(here, *model(here, 0, run)))
+        noises.append(prepared.noise_multiplier)
+        for number in (1, 2):
+            work.train(here, *model(here, number, run))
+    assert noises[1] > 1.1 * noises[0]
+    with Ledger.open(here.partner.ledger, "clinic") as ledger:
+        assert 8.9 < ledger.epsilon(1e-4) <= 9.0
+    with pytest.raises(UserError, match=r"nothing is left|cannot be met|exceeded"):
+        work.prepare(here, *model(here, 0, "third"))
