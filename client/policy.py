@@ -1,9 +1,9 @@
 """What a partner allows to be done with its data: its own file, ``partner.yaml``.
 
 A coordinator's configuration is a request.  The partner checks it against this policy before
-anything is computed from its rows for the coordinator, and answers a request that goes too far with a refusal and its reason.  The lifetime
-budget is enforced by the ledger (``Ledger.reserve`` with ``cap=policy.budget``), because only the
-ledger knows what earlier runs have spent.
+anything is computed from its rows for the coordinator, and answers a request that goes too far with
+a refusal and its reason.  The lifetime budget is enforced by the ledger (``Ledger.reserve`` with
+``cap=policy.budget``), because only the ledger knows what earlier runs have spent.
 """
 
 from __future__ import annotations
