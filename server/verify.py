@@ -28,6 +28,7 @@ from server.audit import (
     rounds_of,
 )
 from server.history import Cost, History, results, results_text, rounds_csv
+from strategies.build import client_level_spent
 
 
 @dataclass(frozen=True)
@@ -191,6 +192,7 @@ def _results(log: _Log) -> Iterator[str]:
         _evaluation(measured["test"]),
         log.config.run.seed,
         log.starts[-1]["config"],
+        client_level_spent(log.config.strategy, len(history.rounds)),
     )
     stored = json.loads((log.directory / "results.json").read_text())
     if differs := _difference(stored, json.loads(results_text(expected)), "results.json"):
