@@ -161,4 +161,5 @@ def main(overrides: Sequence[str]) -> int:
         )
         return 130
     console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {directory / 'report.html'}", highlight=False, soft_wrap=True)
     return 0

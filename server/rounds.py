@@ -41,6 +41,7 @@ from server.export import export
 from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
+from server.report.run import write_report
 from server.sampling import sample
 from server.testset import TestSet
 from strategies.attacks.simulate import build_attack, corrupt
@@ -457,6 +458,7 @@ class Server:
         text = results_text(final)
         self.audit.finished(text, reports, test, history.cost)
         write_atomic(self.directory / "results.json", text)
+        write_report(self.directory)
         for observer in self.observers:
             observer.finished(final)
         return final
