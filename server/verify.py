@@ -32,6 +32,7 @@ from server.history import Cost, History, results, results_text, rounds_csv
 from server.report.run import NAME as REPORT
 from server.report.run import run_report
 from server.report.source import read_run
+from strategies.build import client_level_spent
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ def _results(log: _Log) -> Iterator[str]:
         _evaluation(measured["test"]),
         log.config.run.seed,
         log.starts[-1]["config"],
+        client_level_spent(log.config.strategy, len(history.rounds)),
     )
     stored = json.loads((log.directory / "results.json").read_text())
     if differs := _difference(stored, json.loads(results_text(expected)), "results.json"):
