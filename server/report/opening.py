@@ -77,7 +77,7 @@ def _spent(run: Run) -> tuple[str, str, str]:
         return "No guarantee", "The model was trained without differential privacy.", "warn"
     return (
         f"ε = {epsilon['max']:.2f}",
-        f"at most, at δ = {power(epsilon['delta'])}, of the {run.config.privacy.epsilon:g} "
+        f"at most, at δ = {power(epsilon['delta'])}, of the {run.epsilon_cap:g} "
         "allowed: how much one text at one partner can show in what that partner sent. Smaller "
         "is more private.",
         "",

@@ -201,7 +201,7 @@ def _privacy(run: Run) -> list[Html]:
                 class_="notice",
             )
         ]
-    epsilon, cap, partners = final["epsilon"], config.privacy.epsilon, final["partners"]
+    epsilon, cap, partners = final["epsilon"], run.epsilon_cap, final["partners"]
     names, left = _worst_first(partners, "epsilon", largest=True)
     items = [
         Row(
@@ -245,6 +245,7 @@ def _privacy(run: Run) -> list[Html]:
             f"less.{seeded}",
             class_="note",
         ),
+        *_other_noise(run),
         figure(
             "ε spent by each partner",
             f"What the ledger holds for this run, against the {cap:g} that the run allows."
@@ -259,6 +260,23 @@ def _privacy(run: Run) -> list[Html]:
             alternative,
         ),
     ]
+
+
+def _other_noise(run: Run) -> list[Html]:
+    """What else is protected: the partners' measurements, and partners as a whole."""
+    found = []
+    if run.final["data"].get("partner_metrics") == "private":
+        found.append(
+            "The figures that partners report carry noise of their own, for their validation texts: "
+            f"ε ≤ {run.config.metrics_epsilon:g}. Intervals here do not cover that noise "
+            "(results.json gives its standard errors)."
+        )
+    if level := run.final.get("client_level"):
+        found.append(
+            f"Whole partners are protected as well: ε = {level['epsilon']:.4f} at δ = "
+            f"{power(level['delta'])}, by noise that the coordinator adds to the merged update."
+        )
+    return [element("p", text, class_="note") for text in found]
 
 
 def _cost(run: Run) -> list[Html]:

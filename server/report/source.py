@@ -39,6 +39,11 @@ class Run:
         return found
 
     @property
+    def epsilon_cap(self) -> float:
+        """What a text at a partner may pay in this run: for training, or for metrics."""
+        return max(self.config.privacy.epsilon, self.config.metrics_epsilon)
+
+    @property
     def everyone(self) -> list[str]:
         """All partners that were ready at any start, and all that were measured."""
         started = [e.body["partners"] for e in self.entries if e.kind == "started"]

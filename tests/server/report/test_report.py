@@ -242,3 +242,13 @@ def test_a_run_without_groups_says_so(small: Run) -> None:
     text = run_report(replace(small, results=results))
     assert "No groups were named." in text
     assert "No group column was named (data.columns.groups)" in text
+
+
+def test_other_noise_is_told(small: Run) -> None:
+    data = {**small.final["data"], "partner_metrics": "private"}
+    level = {"epsilon": 3.25, "delta": 0.01, "clip": 1.0, "noise_multiplier": 2.0}
+    final = {**small.final, "data": data, "client_level": level}
+    text = run_report(replace(small, results={**small.results, "final": final}))
+    assert "carry noise of their own" in text
+    assert "Whole partners are protected as well: ε = 3.2500 at δ = 10⁻²" in text
+    assert "Whole partners" not in run_report(small)
