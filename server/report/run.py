@@ -267,7 +267,7 @@ def _other_noise(run: Run) -> list[Html]:
     found = []
     if run.final["data"].get("partner_metrics") == "private":
         found.append(
-            "The figures that partners report carry noise of their own, for their validation texts: "
+            "The figures that partners report carry noise of their own, for validation texts: "
             f"ε ≤ {run.config.metrics_epsilon:g}. Intervals here do not cover that noise "
             "(results.json gives its standard errors)."
         )
