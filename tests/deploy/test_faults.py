@@ -1,4 +1,4 @@
-"""What goes wrong in a federation of real processes, and that the run ends with the others."""
+"""What goes wrong in a deployment, in real processes; ends the federation that others started."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.deploy.conftest import (
     job,
     wait_until,
 )
-from tests.deploy.test_run import rounds_done
+from tests.deploy.test_deployed_run import rounds_done
 from tests.deploy.test_units import with_file
 
 pytestmark = pytest.mark.deploy
@@ -76,6 +76,7 @@ def story(
     """One run in which partner-4 misbehaves in six ways, the cable of partner-2 is cut, partner-3
     loses its power and comes back, and so does the server."""
     directory = tmp_path_factory.mktemp("faults") / "run"
+    # partner-2 hangs on it until the federation ends.
     cable = Cable(federation.port)
     federation.end("partner-2")
     federation.end("partner-4")
@@ -119,7 +120,6 @@ def story(
     federation.wait_for(NAMES)
     done = federation.submit(f"run.resume={directory}", seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    cable.close()
     started = (directory / "progress.jsonl").read_text()
     first = next(x[3] for x in map(json.loads, started.splitlines()) if x[0] == "started")
     return Story(directory, killed_at, first - 1, newest)
@@ -170,7 +170,12 @@ def test_every_ledger_verifies_and_no_spend_is_forgotten(
         assert ledger.verify(path) == []
         entries = ledger.read(path)
         reserved = [e for e in entries if e.kind == "reserve"]
-        used = [n for n in range(1, ROUNDS + 1) if found[name, n]["outcome"] != "missing"]
+        used = [
+            n
+            for n in range(1, ROUNDS + 1)
+            if found[name, n]["outcome"] != "missing"
+            and not str(found[name, n]["reason"]).startswith("Refused: no answer")
+        ]
         # The full disk of partner-4 kept it from reserving, and so from training.
         assert len(reserved) >= len(used) - (name == "partner-4")
 
