@@ -31,7 +31,7 @@ from tests.deploy.test_units import with_file
 
 pytestmark = pytest.mark.deploy
 ROUNDS = 8
-DEADLINE = 20
+DEADLINE = 30
 
 
 def start_bad(federation: Federation, name: str, faults: str) -> None:
