@@ -49,7 +49,7 @@ def check_request(session: Session) -> None:
     if partner.seed is None and config.private and config.privacy.clipping == "ghost":
         raise UserError(
             "privacy.clipping: ghost is for simulations only: crafted parameters could make one "
-            "row's norm overflow and the sum NaN, noise and all; use hooks"
+            "row's norm overflow and the sum NaN, noise and all; use bookkeeping, hooks or auto"
         )
     check_rows(partner.name, len(session.train), config)
 
@@ -139,6 +139,8 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
     step = f"{request.round}/{digest[:32]}"
     sampling, noise = _generators(session, step)
+    asked = config.privacy
+    privacy = Privacy(sigma, asked.clip, asked.clipping, asked.normalize) if sigma > 0 else None
 
     def steps() -> RecordDict:
         trained = train_locally(
@@ -147,7 +149,9 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             start,
             config.train,
             rate,
-            Privacy(sigma, config.privacy.clip, config.privacy.clipping) if sigma > 0 else None,
+            Privacy(sigma, privacy.clip, privacy.clipping, privacy.normalize)
+            if sigma > 0
+            else None,
             sampling,
             noise,
             session.device,

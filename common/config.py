@@ -78,7 +78,10 @@ class PrivacyConfig:
     epsilon: float = 8.0
     delta: float = 1e-5
     clip: float = 0.1
+    # How per-example gradients are clipped (`client.clipping`); `auto` measures once and remembers.
     clipping: str = "hooks"
+    # "flat" clips what is longer than `clip`; "auto_s" scales every gradient to about `clip`.
+    normalize: str = "flat"
 
 
 @dataclass
@@ -248,7 +251,8 @@ def validate(config: Config) -> Config:
     _between("train.lr", train.lr, 0, infinity, open_low=True)
     _between("train.weight_decay", train.weight_decay, 0, infinity)
     _one_of("privacy.mode", privacy.mode, ("dp", "none"))
-    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost"))
+    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost", "bookkeeping", "auto"))
+    _one_of("privacy.normalize", privacy.normalize, ("flat", "auto_s"))
     _between("privacy.epsilon", privacy.epsilon, 0, infinity, open_low=True)
     _between("privacy.delta", privacy.delta, 0, 0.5, open_low=True)
     _between("privacy.clip", privacy.clip, 0, infinity, open_low=True)
