@@ -149,9 +149,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             start,
             config.train,
             rate,
-            Privacy(sigma, privacy.clip, privacy.clipping, privacy.normalize)
-            if sigma > 0
-            else None,
+            privacy,
             sampling,
             noise,
             session.device,
