@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from client.accounting import Segment, calibrate
+from client.fastest import choose
 from client.ledger import Ledger
 from client.partner import check_rows, group_values
 from client.policy import PolicyRequest
@@ -139,8 +140,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
     step = f"{request.round}/{digest[:32]}"
     sampling, noise = _generators(session, step)
-    asked = config.privacy
-    privacy = Privacy(sigma, asked.clip, asked.clipping, asked.normalize) if sigma > 0 else None
+    privacy = _privacy(session, sigma)
 
     def steps() -> RecordDict:
         trained = train_locally(
@@ -174,6 +174,22 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
         reply = steps()
         ledger.commit(reservation)
     return reply
+
+
+def _privacy(session: Session, sigma: float) -> Privacy | None:
+    """How this message's gradients are made private; None without noise, when privacy is off."""
+    if not sigma > 0:
+        return None
+    config, asked = session.config, session.config.privacy
+    return choose(
+        session.network,
+        session.train,
+        config.model.max_length,
+        config.train,
+        Privacy(sigma, asked.clip, asked.clipping, asked.normalize),
+        session.device,
+        session.partner.cache,
+    )
 
 
 def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Generator]:
