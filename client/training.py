@@ -88,7 +88,7 @@ def _optimizer(
     return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
-class _Forward(nn.Module):
+class Forward(nn.Module):
     """What Opacus wraps: the network's trained part behind one `forward(batch)`."""
 
     def __init__(self, network: Network, examples: Examples) -> None:
@@ -102,7 +102,7 @@ class _Forward(nn.Module):
 
 
 def _private_hooks(
-    model: _Forward, optimizer: DPOptimizer, loader: DataLoader[Batch], device: Device, size: int
+    model: Forward, optimizer: DPOptimizer, loader: DataLoader[Batch], device: Device, size: int
 ) -> set[str]:
     """Per-example gradients from Opacus' hooks, clipped and noised by its DPOptimizer.
 
@@ -144,7 +144,7 @@ def _private_hooks(
 
 
 def _private_ghost(
-    model: _Forward,
+    model: Forward,
     optimizer: DPOptimizerFastGradientClipping,
     loader: DataLoader[Batch],
     device: Device,
@@ -171,7 +171,7 @@ def _private_ghost(
 
 
 def _private_bookkeeping(
-    model: _Forward,
+    model: Forward,
     optimizer: DPOptimizerFastGradientClipping,
     loader: DataLoader[Batch],
     device: Device,
@@ -224,7 +224,7 @@ def _fast_steps(
 
 
 def _plain(
-    model: _Forward,
+    model: Forward,
     optimizer: torch.optim.Optimizer,
     loader: DataLoader[Batch],
     device: Device,
@@ -269,7 +269,7 @@ def train(
     network.write(start)
     start = network.read()
     network.suffix.train()
-    model = _Forward(network, examples)
+    model = Forward(network, examples)
     parameters = list(network.trainable().values())
     expected = sample_rate * len(examples)
     loader: DataLoader[Batch] = DataLoader(
