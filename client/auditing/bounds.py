@@ -1,14 +1,9 @@
 """From guesses about who took part to a lower bound on epsilon.
 
-Two statistics, both one-sided tests of the claim "this was (epsilon, delta)-private":
-
-* one run, many canaries (Steinke, Nasr, Jagielski, "Privacy auditing with one (1) training run",
-  2023, arXiv:2305.08846, theorem 5.2): each of m canaries takes part with probability 1/2, all
-  independently, and r guesses are made, v of them right;
-* the rates of a membership test (Kairouz, Oh, Viswanath 2015): a private mechanism has
-  TPR <= e^epsilon FPR + delta, and the same of their complements.
-
-A bound holds with the stated confidence over the coins of the audit.
+One run, many canaries (Steinke, Nasr, Jagielski, "Privacy auditing with one (1) training run",
+2023, arXiv:2305.08846, theorem 5.2): each of m canaries takes part with probability 1/2, all
+independently, and r guesses are made, v of them right.  Under (epsilon, delta)-DP many right
+guesses are improbable; a bound holds with the stated confidence over the coins of the audit.
 """
 
 from __future__ import annotations
@@ -73,20 +68,3 @@ def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[flo
         else 1.0
     )
     return low, high
-
-
-def rates_bound(
-    hits: tuple[int, int], false_alarms: tuple[int, int], delta: float, confidence: float
-) -> float:
-    """Lower bound on epsilon from (successes, trials) among members and among others.
-
-    Both rates are bounded at half of the error each, and so is either direction of the test.
-    """
-    each = 1.0 - (1.0 - confidence) / 4
-    hit_low, _ = clopper_pearson(*hits, each)
-    _, alarm_high = clopper_pearson(*false_alarms, each)
-
-    def bound(more: float, less: float) -> float:
-        return math.log((more - delta) / less) if more > delta and less > 0 else 0.0
-
-    return max(bound(hit_low, alarm_high), bound(1 - alarm_high, 1 - hit_low), 0.0)

@@ -63,6 +63,17 @@ class Chosen:
         return self.examples.logits(network, batch)
 
 
+def made_up_texts(network: Network, length: int, count: int, seed: int) -> tuple[list[str], Ints]:
+    """`count` texts of random words of the vocabulary, about half of `length` tokens long, and
+    random labels [count]: rows that resemble neither each other nor anybody's."""
+    generator = np.random.default_rng([seed, 2])
+    special = set(network.tokenizer.all_special_ids)
+    words = [i for i in range(len(network.tokenizer)) if i not in special]
+    chosen = generator.choice(words, (count, max(length // 2, 2)))
+    texts = [str(network.tokenizer.decode(row.tolist())) for row in chosen]
+    return texts, generator.integers(0, len(network.labels), count)
+
+
 @dataclass(frozen=True)
 class CanaryAudit:
     """What the guesses came to; `epsilon_lower_bound` holds with `confidence`."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from client.auditing.bounds import clopper_pearson, one_run_bound, p_value, rates_bound
+from client.auditing.bounds import clopper_pearson, one_run_bound, p_value
 
 
 def reference(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
@@ -70,15 +70,3 @@ def test_clopper_pearson_against_scipy(k: int, n: int) -> None:
     low, high = clopper_pearson(k, n, 0.975)
     wanted = binomtest(k, n).proportion_ci(0.95, "exact")
     assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
-
-
-def test_rates_of_randomised_response_bound_its_epsilon() -> None:
-    generator = np.random.default_rng(1)
-    q = 1 / (1 + math.exp(-1.5))
-    bounds = []
-    for _ in range(200):
-        hits, alarms = generator.binomial(2000, q), generator.binomial(2000, 1 - q)
-        bounds.append(rates_bound((int(hits), 2000), (int(alarms), 2000), 0.0, 0.95))
-    assert np.mean(np.array(bounds) <= 1.5) >= 0.95
-    assert np.median(bounds) > 1.2
-    assert rates_bound((5, 100), (5, 100), 1e-5, 0.95) == 0.0
