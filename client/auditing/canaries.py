@@ -5,25 +5,31 @@ or out by a fair coin.  The auditor is the strongest that the guarantee speaks o
 sends the same parameters in every round, reads every update, and knows all rows and everything but
 the coins and the noise.
 
-Scores: with g_i the gradient of canary i at those parameters and S the sum of all updates, before
-division, canary i adds about its clipped gradient to S.  From S the auditor takes the mean of what
-it would be with all canaries and with none (both computed without noise), and scores canary i by
-<g_i, S> / |g_i|, a directional derivative of its loss.  A positive score is guessed "in", a
-negative one "out", and those nearest to zero are left unanswered.
+Let g_i be the clipped gradient of row i at those parameters and S the sum of all updates before
+division.  S is sum_i w_i g_i and noise, where w_i counts in how many steps row i took part.  From S
+the auditor takes its mean over coins and sampling (computed without noise), and estimates the
+deviations of all w from the products y_i = <g_i, S> by the best linear estimator,
+(K + noise) w = y with K_ij = <g_i, g_j>, so that no canary hides behind others that resemble it.
+The system is solved by conjugate gradients without forming K: a product with K is one weighted
+gradient, and the directional derivatives of all losses along it.  A positive deviation is guessed
+"in", a negative one "out", and those nearest to zero are left unanswered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from client.auditing.bounds import one_run_bound
 from client.bookkeeping import BookkeepingModule
+from client.clipping import clip_factors
 from client.training import Forward, Privacy, train
 from common.config import TrainConfig
 from common.device import Device
@@ -33,8 +39,9 @@ from common.model import Network
 # How many of the canaries are guessed, and the share of the error probability that each of these
 # attempts may use up; the best attempt counts.
 ATTEMPTS = {1.0: 0.8, 0.25: 0.1, 0.05: 0.1}
-# Length of the step along which the directional derivative is taken, both ways.
-PROBE = 1e-2
+# Conjugate gradients stop at this share of the right side, or after so many products.
+RESIDUAL = 1e-4
+ITERATIONS = 30
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ def audit(trial: Trial, delta: float, confidence: float, seed: int) -> CanaryAud
     centred = {
         name: released[name] - scale * (known[0][name] + known[1][name]) / 2 for name in released
     }
-    return judge(scores(trial, start, centred), coins, delta, confidence)
+    return judge(deviations(trial, start, centred), coins, delta, confidence)
 
 
 def judge(
@@ -173,60 +180,112 @@ def _sum(trial: Trial, start: dict[str, Tensor], coins: npt.NDArray[np.bool_]) -
     return _released(bare, start, coins, 0)
 
 
-def scores(
-    trial: Trial, start: dict[str, Tensor], direction: dict[str, Tensor]
+def deviations(
+    trial: Trial, start: dict[str, Tensor], centred: dict[str, Tensor]
 ) -> npt.NDArray[np.float64]:
-    """<g_i, direction> / |g_i| of every canary at `start`, [m], up to a common positive factor."""
-    network = trial.network
-    length = float(torch.sqrt(sum((v**2).sum() for v in direction.values())))  # type: ignore[arg-type]
-    losses = []
-    for sign in (1.0, -1.0):
-        step = sign * PROBE / length
-        network.write({name: value + step * direction[name] for name, value in start.items()})
-        losses.append(_losses(trial))
-    network.write(start)
-    change = (losses[0] - losses[1]).numpy()
-    result: npt.NDArray[np.float64] = change / np.maximum(_norms(trial).numpy(), 1e-12)
+    """Estimated deviations [m] of the canaries' weights in the sum, from `centred`."""
+    rate, steps = trial.rate, trial.steps
+    sampled = steps * rate * (1.0 - rate)
+    prior = np.full(len(trial.examples), sampled)
+    prior[trial.canaries] = steps**2 * rate**2 / 4 + sampled / 2
+    # Rows that are in for certain have nothing to be estimated.
+    rows = np.flatnonzero(prior > 0)
+    scale = torch.from_numpy(np.sqrt(prior[rows]))
+    gradients = Gradients(trial, rows, start)
+    noise = steps * (trial.privacy.noise_multiplier * trial.privacy.clip) ** 2
+
+    def system(vector: Tensor) -> Tensor:
+        return scale * gradients.products(gradients.total(scale * vector)) + noise * vector
+
+    solved = scale * conjugate_gradients(system, scale * gradients.products(centred))
+    result: npt.NDArray[np.float64] = solved[np.isin(rows, trial.canaries)].numpy()
     return result
 
 
-def _batches(trial: Trial) -> list[list[int]]:
-    size = trial.config.physical_batch
-    return [trial.canaries[i : i + size].tolist() for i in range(0, len(trial.canaries), size)]
+def conjugate_gradients(system: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
+    """x with `system`(x) = `right` [n] for a symmetric positive `system`, in float64."""
+    solution, residual = torch.zeros_like(right), right.clone()
+    direction, square = residual.clone(), residual @ residual
+    enough = RESIDUAL**2 * square
+    for _ in range(ITERATIONS):
+        if square <= enough:
+            break
+        moved = system(direction)
+        step = square / (direction @ moved)
+        solution += step * direction
+        residual -= step * moved
+        before, square = square, residual @ residual
+        direction = residual + (square / before) * direction
+    return solution
 
 
-def _losses(trial: Trial) -> Tensor:
-    """Loss of every canary, [m], in float32 and without autocast."""
-    found = []
-    with torch.inference_mode():
-        for rows in _batches(trial):
-            batch = _float(trial.examples.__getitems__(rows).to(trial.device.device))
-            logits = trial.examples.logits(trial.network, batch)
-            found.append(
-                nn.functional.cross_entropy(logits.double(), batch.labels, reduction="none").cpu()
-            )
-    return torch.cat(found)
+class Gradients:
+    """Clipped gradients g_i of `rows` at `start`, as sums and products, one batch at a time."""
 
+    def __init__(self, trial: Trial, rows: Ints, start: dict[str, Tensor]) -> None:
+        self.trial = trial
+        self.start = start
+        size = trial.config.physical_batch
+        self.batches = [rows[i : i + size].tolist() for i in range(0, len(rows), size)]
+        trial.network.write(start)
+        privacy = trial.privacy
+        self.factors = clip_factors(self._norms(), privacy.clip, privacy.normalize).double()
 
-def _norms(trial: Trial) -> Tensor:
-    """Norm of every canary's gradient, [m]."""
-    found = []
-    suffix = trial.network.suffix.train()
-    module = BookkeepingModule(Forward(trial.network, trial.examples), 1.0, "flat")
-    try:
-        for rows in _batches(trial):
-            batch = _float(trial.examples.__getitems__(rows).to(trial.device.device))
-            logits = module(batch)
-            module.backward(nn.functional.cross_entropy(logits, batch.labels, reduction="none"))
-            found.append(module.per_sample_gradient_norms.cpu())
-    finally:
-        module.remove_hooks()
-        suffix.eval()
-        suffix.zero_grad(set_to_none=True)
-    return torch.cat(found)
+    def total(self, weights: Tensor) -> dict[str, Tensor]:
+        """sum_i weights_i g_i."""
+        named = self.trial.network.trainable()
+        sums = {name: torch.zeros_like(p) for name, p in named.items()}
+        each = (weights * self.factors).float()
+        for rows, some in zip(
+            self.batches, each.split([len(b) for b in self.batches]), strict=True
+        ):
+            batch = self._batch(rows)
+            logits = self.trial.examples.logits(self.trial.network, batch)
+            losses = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+            loss = (losses * some.to(losses.device)).sum()
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            for total, gradient in zip(sums.values(), found, strict=True):
+                if gradient is not None:
+                    total += gradient
+        return {name: total.cpu() for name, total in sums.items()}
 
+    def products(self, direction: dict[str, Tensor]) -> Tensor:
+        """<g_i, direction> of all rows, [n] in float64, by forward-mode differentiation."""
+        network = self.trial.network
+        model, parameters = Forward(network, self.trial.examples), network.trainable()
+        found = []
+        # The fused attention kernels know no forward mode.
+        with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+            dual = {
+                f"suffix.{name}": forward_ad.make_dual(p, direction[name].to(p.device))
+                for name, p in parameters.items()
+            }
+            for rows in self.batches:
+                batch = self._batch(rows)
+                logits = torch.func.functional_call(model, dual, (batch,))
+                losses = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+                found.append(forward_ad.unpack_dual(losses).tangent.cpu())
+        return self.factors * torch.cat(found).double()
 
-def _float(batch: Batch) -> Batch:
-    return (
-        replace(batch, inputs=batch.inputs.float()) if batch.inputs.is_floating_point() else batch
-    )
+    def _batch(self, rows: list[int]) -> Batch:
+        batch = self.trial.examples.__getitems__(rows).to(self.trial.device.device)
+        if batch.inputs.is_floating_point():
+            batch = replace(batch, inputs=batch.inputs.float())
+        return batch
+
+    def _norms(self) -> Tensor:
+        """Norm of every row's gradient, [n]."""
+        found, network = [], self.trial.network
+        network.suffix.train()
+        module = BookkeepingModule(Forward(network, self.trial.examples), 1.0, "flat")
+        try:
+            for rows in self.batches:
+                batch = self._batch(rows)
+                losses = nn.functional.cross_entropy(module(batch), batch.labels, reduction="none")
+                module.backward(losses)
+                found.append(module.per_sample_gradient_norms.cpu())
+        finally:
+            module.remove_hooks()
+            network.suffix.eval()
+            network.suffix.zero_grad(set_to_none=True)
+        return torch.cat(found)

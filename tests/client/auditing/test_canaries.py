@@ -12,7 +12,7 @@ from torch import nn
 from bench.privacy_audit import CLIP, main, small_network, small_rows
 from client.accounting import calibrate
 from client.auditing.bounds import one_run_bound
-from client.auditing.canaries import Trial, audit, scores
+from client.auditing.canaries import Gradients, Trial, audit, conjugate_gradients
 from client.training import Privacy
 from common.config import TrainConfig
 from common.device import Device
@@ -29,24 +29,33 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     return Trial(network, rows, canaries, settings, 1, 1.0, privacy, CPU)
 
 
-def test_scores_are_dot_products_with_the_gradients(trial: Trial) -> None:
-    start = trial.network.read()
+def test_sums_and_products_are_those_of_the_clipped_gradients(trial: Trial) -> None:
+    network, rows = trial.network, trial.canaries[:20]
+    start = network.read()
+    found = Gradients(trial, rows, start)
+    explicit = []
+    for row in rows:
+        one = trial.examples.__getitems__([int(row)])
+        loss = nn.functional.cross_entropy(trial.examples.logits(network, one), one.labels)
+        parts = torch.autograd.grad(loss, list(network.trainable().values()))
+        gradient = torch.cat([part.flatten() for part in parts])
+        explicit.append(gradient * min(1.0, CLIP / float(gradient.norm())))
+    matrix = torch.stack(explicit).double()
+    weights = torch.randn(20, generator=torch.Generator().manual_seed(0)).double()
+    total = found.total(weights)
+    flat = torch.cat([value.flatten() for value in total.values()]).double()
+    torch.testing.assert_close(flat, weights @ matrix, atol=1e-5, rtol=1e-4)
+    products = found.products(total)
+    torch.testing.assert_close(products, matrix @ flat, atol=1e-5, rtol=1e-4)
+
+
+def test_conjugate_gradients_solve() -> None:
     generator = torch.Generator().manual_seed(0)
-    direction = {n: torch.randn(v.shape, generator=generator) for n, v in start.items()}
-    length = float(torch.sqrt(sum((v**2).sum() for v in direction.values())))
-    few = replace(trial, canaries=trial.canaries[:20])
-    found = scores(few, start, direction)
-    for row, score in zip(few.canaries, found, strict=True):
-        one = few.examples.__getitems__([int(row)])
-        loss = nn.functional.cross_entropy(few.examples.logits(few.network, one), one.labels)
-        gradients = torch.autograd.grad(loss, list(few.network.trainable().values()))
-        norm = float(torch.sqrt(sum((g**2).sum() for g in gradients)))
-        dot = sum(
-            float((g * direction[n]).sum())
-            for n, g in zip(few.network.trainable(), gradients, strict=True)
-        )
-        # Two steps of 0.01 along the direction of unit length.
-        assert score == pytest.approx(0.02 * dot / length / norm, abs=2e-6)
+    root = torch.randn(30, 30, generator=generator).double()
+    matrix = root @ root.T / 30 + torch.eye(30)
+    right = torch.randn(30, generator=generator).double()
+    solved = conjugate_gradients(lambda v: matrix @ v, right)
+    assert (matrix @ solved - right).norm() <= 1.01e-4 * right.norm()
 
 
 def test_without_noise_every_coin_is_read(trial: Trial) -> None:
