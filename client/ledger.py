@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from client.accounting import Budget, Segment, epsilon, within
+from client.accounting import Budget, Epsilon, Segment, epsilon, within
 from common.errors import UserError
 from common.files import canonical_json, sha256_text, write_atomic
 
@@ -134,6 +134,7 @@ class Ledger:
         delta: float,
         what: str,
         cap: Budget | None,
+        part: str = "",
     ) -> Reservation:
         """Write down a spend before anything of it happens.
 
@@ -147,6 +148,7 @@ class Ledger:
             delta: the delta for which the run was planned; recorded.
             what: for the reader, e.g. "training, round 3"; no private values.
             cap: the most that may be spent on the data set in all, or None for no limit.
+            part: which records are touched, as ``division/side``; ``""`` means all of them.
 
         Returns:
             the reservation, durably stored.
@@ -174,8 +176,11 @@ class Ledger:
                 "delta": delta,
                 "what": what,
                 "cap": None if cap is None else [cap.epsilon, cap.delta],
+                "part": part,
             }
-            refusal = None if cap is None else self._refusal(spent(entries), segments, delta, cap)
+            refusal = None
+            if cap is not None:
+                refusal = self._refusal(beside(entries, part), segments, delta, cap)
             if refusal is None:
                 return Reservation(add("reserve", body), run, release, segments)
             add("refuse", {**body, "reason": refusal})
@@ -215,9 +220,23 @@ class Ledger:
         """Every reserved segment, committed or not: of one run, of all others, or of all."""
         return spent(self.entries(), run, other_than=other_than)
 
+    def beside(self, part: str, *, other_than: str | None = None) -> list[Segment]:
+        """What a further spend on ``part`` composes with; see :func:`beside`."""
+        return beside(self.entries(), part, other_than=other_than)
+
+    def releases(self, run: str, part: str, *, other_than: str) -> int:
+        """How many releases of a run touch ``part``, the one named ``other_than`` left out."""
+        return sum(
+            entry.kind == "reserve"
+            and entry.body["run"] == run
+            and entry.body.get("part") == part
+            and entry.body["release"] != other_than
+            for entry in self.entries()
+        )
+
     def epsilon(self, delta: float, run: str | None = None) -> float:
         """Upper bound on what has been spent, at ``delta``, of one run or of all."""
-        return epsilon(self.spent(run), delta).value
+        return total(self.entries(), delta, run).value
 
     def head(self) -> tuple[int, str]:
         """Number of rows and last hash; kept elsewhere, it pins the whole history."""
@@ -379,6 +398,50 @@ def spent(
         and (other_than is None or entry.body["run"] != other_than)
         for segment in entry.segments
     ]
+
+
+def compositions(
+    entries: Sequence[Entry], run: str | None = None, *, other_than: str | None = None
+) -> dict[str, list[Segment]]:
+    """What one record can have been exposed to, for each part of the data set.
+
+    A record is on one side of a division (training or validation), so the spends on the other side
+    do not touch it: parallel composition.  That argument needs one and the same division, because
+    under another one a record may be on the other side: where there are several divisions, all
+    spends are composed as if they touched the same records.
+    """
+    parts: dict[str, list[Segment]] = {}
+    for entry in entries:
+        if entry.kind != "reserve" or run not in (None, entry.body["run"]):
+            continue
+        if other_than is None or entry.body["run"] != other_than:
+            # Rows from before parts were recorded touch all records.
+            parts.setdefault(str(entry.body.get("part", "")), []).extend(entry.segments)
+    if len({part.partition("/")[0] for part in parts if part}) > 1:
+        return {"": [segment for segments in parts.values() for segment in segments]}
+    everywhere = parts.pop("", [])
+    return {part: [*everywhere, *segments] for part, segments in parts.items()} or {"": everywhere}
+
+
+def beside(entries: Sequence[Entry], part: str, *, other_than: str | None = None) -> list[Segment]:
+    """What a further spend on ``part`` composes with; see :func:`compositions`."""
+    held = [
+        entry
+        for entry in entries
+        if entry.kind == "reserve" and (other_than is None or entry.body["run"] != other_than)
+    ]
+    parts = {str(entry.body.get("part", "")) for entry in held} - {""}
+    if part and len({name.partition("/")[0] for name in (*parts, part)}) == 1:
+        held = [entry for entry in held if entry.body.get("part", "") in ("", part)]
+    return [segment for entry in held for segment in entry.segments]
+
+
+def total(entries: Sequence[Entry], delta: float, run: str | None = None) -> Epsilon:
+    """Upper bound on what any one record has been exposed to, of one run or of all."""
+    return max(
+        (epsilon(segments, delta) for segments in compositions(entries, run).values()),
+        key=lambda found: found.value,
+    )
 
 
 def reservations(entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:

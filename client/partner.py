@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from client.accounting import check_delta
 from client.attacks.poison import poisoned
 from client.partition import PartnerShare, partition
 from client.policy import Policy
@@ -21,7 +20,6 @@ from common.config import Config, from_json
 from common.data.load import training_table
 from common.data.split import split_partner
 from common.data.table import Table
-from common.errors import UserError
 from common.files import private_directory
 
 # Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
@@ -73,7 +71,9 @@ def simulated(config: Config, config_json: str, index: int) -> Partner:
         validation=validation,
         directory=private_directory(Path(config.run.dir) / "partners" / share.name),
         cache=private_directory(Path(config.run.cache_dir)),
-        policy=Policy.permissive(config.privacy.epsilon, config.privacy.delta),
+        policy=Policy.permissive(
+            max(config.privacy.epsilon, config.metrics_epsilon), config.privacy.delta
+        ),
         seed=config.run.seed,
     )
 
@@ -88,23 +88,6 @@ def split_rows(rows: Table, config: Config) -> tuple[Table, Table]:
 def in_simulation() -> bool:
     """Whether this process was started by `fedaccord simulate`."""
     return os.environ.get(SIMULATION_VARIABLE) == "1"
-
-
-def check_rows(name: str, rows: int, config: Config) -> None:
-    """Refuse what cannot be trained privately, before anything is trained.
-
-    Raises UserError when a batch is larger than the data set or delta is not below 1/N.
-    """
-    if rows < config.train.batch:
-        raise UserError(
-            f"partner {name}: has {rows} training rows, fewer than train.batch="
-            f"{config.train.batch}; lower train.batch or give it more rows"
-        )
-    if config.private:
-        try:
-            check_delta(config.privacy.delta, rows)
-        except UserError as error:
-            raise UserError(f"partner {name}: {error}") from error
 
 
 def group_values(table: Table) -> dict[str, np.ndarray]:

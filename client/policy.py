@@ -1,9 +1,9 @@
 """What a partner allows to be done with its data: its own file, ``partner.yaml``.
 
-A coordinator's configuration is a request.  The partner checks it against this policy before it
-reads a row, and answers a request that goes too far with a refusal and its reason.  The lifetime
-budget is enforced by the ledger (``Ledger.reserve`` with ``cap=policy.budget``), because only the
-ledger knows what earlier runs have spent.
+A coordinator's configuration is a request.  The partner checks it against this policy before
+anything is computed from its rows for the coordinator, and answers a request that goes too far with
+a refusal and its reason.  The lifetime budget is enforced by the ledger (``Ledger.reserve`` with
+``cap=policy.budget``), because only the ledger knows what earlier runs have spent.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ class Policy:
                 raise PolicyRefusal(f"the partner's policy does not allow the {what} {listed}")
         if request.exact_metrics and not self.allow_exact_metrics:
             raise PolicyRefusal(
-                "the partner's policy does not allow exact metrics, only noisy ones"
+                "the partner's policy does not allow exact metrics, only noisy ones: "
+                "ask for privacy.metrics=private"
             )
         if not request.private:
             if not self.allow_non_private:

@@ -115,9 +115,14 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         request = messages.unpack(message.content)
         if not isinstance(request, Request):
             raise MessageError("not a request")
-        content = handler(session, request, message.content)
+        try:
+            content = handler(session, request, message.content)
+        finally:
+            session.train.release()
+            session.validation.release()
         body = messages.unpack(content)
-        if isinstance(body, Report):
+        # Withheld where metrics are private: it tells the sizes of the batches.
+        if isinstance(body, Report) and not session.config.private_metrics:
             timed = replace(body, message_seconds=time.perf_counter() - began)
             content[messages.HEADER] = messages.pack(timed)[messages.HEADER]
     except (UserError, MessageError) as error:

@@ -255,12 +255,16 @@ def train(
     sampling: torch.Generator,
     noise: torch.Generator,
     device: Device,
+    *,
+    expected: float | None = None,
 ) -> Trained:
     """Take `config.local_steps` steps from `start` and return the change of each tensor.
 
     Every row enters a batch independently with probability `sample_rate`; gradients are divided by
-    the expected batch size, `sample_rate * len(examples)`.  With `privacy`, each row's gradient is
-    clipped to `privacy.clip` and Gaussian noise of `noise_multiplier * clip` is added to the sum.
+    `expected`, a public constant: by default the expected batch size, `sample_rate *
+    len(examples)`, which is one only where the number of rows is public.  With `privacy`, each
+    row's gradient is clipped to `privacy.clip` and Gaussian noise of `noise_multiplier * clip` is
+    added to the sum.
 
     Raises RuntimeError when a trainable tensor did not move at all, which means that some part of
     the model was silently cut off from its gradient.
@@ -271,7 +275,7 @@ def train(
     network.suffix.train()
     model = Forward(network, examples)
     parameters = list(network.trainable().values())
-    expected = sample_rate * len(examples)
+    expected = sample_rate * len(examples) if expected is None else expected
     loader: DataLoader[Batch] = DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=PoissonBatches(

@@ -13,7 +13,17 @@ from torch import Tensor
 from client.accounting import Segment, calibrate
 from client.fastest import choose
 from client.ledger import Ledger
-from client.partner import check_rows, group_values
+from client.metrics import (
+    COUNT_NOISE,
+    TRAIN,
+    Metrics,
+    count_segment,
+    exact,
+    part,
+    release_metrics,
+    training_rows,
+)
+from client.partner import group_values
 from client.policy import PolicyRequest
 from client.session import Session
 from client.training import Privacy
@@ -21,7 +31,6 @@ from client.training import train as train_locally
 from common import messages
 from common.config import config_hash
 from common.errors import UserError
-from common.evaluation import Evaluation
 from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
 from common.messages import Prepared, Report, Request
@@ -42,8 +51,8 @@ def check_request(session: Session) -> None:
             label=config.data.columns.label,
             groups=tuple(config.data.columns.groups),
             private=config.private,
-            exact_metrics=True,
-            epsilon=config.privacy.epsilon,
+            exact_metrics=not config.private_metrics,
+            epsilon=max(config.privacy.epsilon, config.metrics_epsilon),
             delta=config.privacy.delta,
         )
     )
@@ -52,7 +61,8 @@ def check_request(session: Session) -> None:
             "privacy.clipping: ghost is for simulations only: crafted parameters could make one "
             "row's norm overflow and the sum NaN, noise and all; use bookkeeping, hooks or auto"
         )
-    check_rows(partner.name, len(session.train), config)
+    if config.private_metrics and set(config.data.columns.groups) - set(config.data.group_values):
+        raise UserError("data.group_values: this partner's file does not declare its group values")
 
 
 def check_round(session: Session, request: Request) -> None:
@@ -76,9 +86,12 @@ def check_parameters(parameters: Mapping[str, Tensor]) -> None:
             raise UserError(f"the incoming model is unusable: {name} must be above 0")
 
 
-def sample_rate(session: Session) -> float:
-    """The probability with which each row enters a batch."""
-    return session.config.train.batch / len(session.train)
+def sample_rate(session: Session, run: str) -> float:
+    """The probability with which each row enters a batch.
+
+    Raises UserError when there are too few rows.
+    """
+    return session.config.train.batch / training_rows(session.config, session.partner, run)
 
 
 def noise_multiplier(session: Session, run: str) -> float:
@@ -91,15 +104,17 @@ def noise_multiplier(session: Session, run: str) -> float:
     if not config.private:
         return 0.0
     privacy, steps = config.privacy, config.run.rounds * config.train.local_steps
-    rate = sample_rate(session)
+    rate = sample_rate(session, run)
+    told = count_segment(config)
     with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
-        others = tuple(ledger.spent(other_than=run))
+        others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
     name = session.partner.name
-    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, dataset=name)
+    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, told, dataset=name)
     lifetime = session.partner.policy.budget
     if not others and lifetime.epsilon >= privacy.epsilon and lifetime.delta >= privacy.delta:
         return own
-    left = calibrate(lifetime.epsilon, lifetime.delta, rate, steps, others, dataset=name)
+    before = (*others, *told)
+    left = calibrate(lifetime.epsilon, lifetime.delta, rate, steps, before, dataset=name)
     return max(own, left)
 
 
@@ -111,7 +126,7 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
             partner=session.partner.name,
             fingerprint=session.network.fingerprint,
             version=version("fedaccord"),
-            examples=float(len(session.train)),
+            examples=training_rows(session.config, session.partner, request.run),
             noise_multiplier=noise_multiplier(session, request.run),
         )
     )
@@ -123,7 +138,8 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
     parameters = messages.arrays(content)
     check_parameters(parameters)
     session.network.write(parameters)
-    return messages.pack(_report(session, _measure(session), request.run))
+    step = f"evaluate/{digest(parameters)}"
+    return messages.pack(_report(session, _measure(session, request.run, step), request.run))
 
 
 def train(session: Session, request: Request, content: RecordDict) -> RecordDict:
@@ -134,11 +150,10 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     start = messages.arrays(content)
     check_parameters(start)
     session.network.write(start)
-    measured = _measure(session)
-    rate = sample_rate(session)
+    rate = sample_rate(session, request.run)
     sigma = noise_multiplier(session, request.run)
-    digest = sha256_text(*(start[name].numpy().tobytes() for name in sorted(start)))
-    step = f"{request.round}/{digest[:32]}"
+    step = f"{request.round}/{digest(start)}"
+    measured = _measure(session, request.run, f"round {step}")
     sampling, noise = _generators(session, step)
     privacy = _privacy(session, sigma)
 
@@ -153,6 +168,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             sampling,
             noise,
             session.device,
+            expected=float(config.train.batch),
         )
         report = _report(session, measured, request.run, trained.examples, trained.seconds)
         return messages.pack(report, trained.delta)
@@ -170,6 +186,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             delta=config.privacy.delta,
             what=f"round {request.round}: {config.train.local_steps} training steps",
             cap=partner.policy.budget,
+            part=part(config, TRAIN),
         )
         reply = steps()
         ledger.commit(reservation)
@@ -213,20 +230,30 @@ def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Gen
     )
 
 
-def _measure(session: Session) -> Evaluation:
+def digest(parameters: Mapping[str, Tensor]) -> str:
+    """Identity of a model."""
+    return sha256_text(*(parameters[name].numpy().tobytes() for name in sorted(parameters)))[:32]
+
+
+def _measure(session: Session, run: str, step: str) -> Metrics:
+    """What may be told of the model as it stands, on the validation rows."""
     groups = group_values(session.partner.validation)
-    return evaluate_on(session.network, session.validation, groups, session.device)
+    measured = evaluate_on(session.network, session.validation, groups, session.device)
+    if not session.config.private_metrics:
+        return exact(measured)
+    return release_metrics(session.config, session.partner, measured, run, step)
 
 
 def _report(
     session: Session,
-    measured: Evaluation,
+    measured: Metrics,
     run: str,
     trained_examples: float = 0.0,
     train_seconds: float = 0.0,
 ) -> Report:
     epsilon = 0.0
     delta = session.config.privacy.delta
+    private = session.config.private_metrics
     if session.config.private:
         with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
             epsilon = ledger.epsilon(delta, run=run)
@@ -235,9 +262,12 @@ def _report(
         confusion=measured.confusion.tolist(),
         groups={name: counts.tolist() for name, counts in measured.groups.items()},
         loss=measured.loss,
-        examples=float(len(session.train)),
+        examples=training_rows(session.config, session.partner, run),
         epsilon=epsilon,
         delta=delta if session.config.private else 0.0,
         trained_examples=trained_examples,
-        train_seconds=train_seconds,
+        # How long training took tells the sizes of its batches, which are secret.
+        train_seconds=0.0 if private else train_seconds,
+        count_noise=measured.noise,
+        examples_noise=COUNT_NOISE if private else 0.0,
     )

@@ -64,7 +64,7 @@ class TrainConfig:
 
     local_steps: int = 1
     batch: int = 512
-    physical_batch: int = 128
+    physical_batch: int = 32
     optimizer: str = "sgd"
     lr: float = 1.0
     weight_decay: float = 0.0
@@ -72,7 +72,12 @@ class TrainConfig:
 
 @dataclass
 class PrivacyConfig:
-    """Record-level differential privacy at every partner; `mode: none` trains without."""
+    """Record-level differential privacy at every partner; `mode: none` trains without.
+
+    `metrics: private` adds noise to all that a partner tells beside its update; `metrics_epsilon`
+    is what the validation records pay for it in a run.  They are other records than those trained
+    on, so the same epsilon as for training (the default) makes no partner's epsilon larger.
+    """
 
     mode: str = "dp"
     epsilon: float = 8.0
@@ -80,8 +85,13 @@ class PrivacyConfig:
     clip: float = 0.1
     # How per-example gradients are clipped (`client.clipping`); `auto` measures once and remembers.
     clipping: str = "hooks"
+<<<<<<< HEAD
     # "flat" clips what is longer than `clip`; "auto_s" scales every gradient to about `clip`.
     normalize: str = "flat"
+=======
+    metrics: str = "exact"
+    metrics_epsilon: float | None = None
+>>>>>>> main
 
 
 @dataclass
@@ -139,6 +149,17 @@ class Config:
     def private(self) -> bool:
         """Whether partners train under differential privacy."""
         return self.privacy.mode == "dp"
+
+    @property
+    def private_metrics(self) -> bool:
+        """Whether all that partners tell beside their updates carries noise."""
+        return self.privacy.metrics == "private"
+
+    @property
+    def metrics_epsilon(self) -> float:
+        """What the validation records may pay for metrics in a run."""
+        chosen = self.privacy.metrics_epsilon
+        return self.privacy.epsilon if chosen is None else chosen
 
 
 def from_mapping(tree: Any) -> Config:
@@ -251,9 +272,15 @@ def validate(config: Config) -> Config:
     _between("train.lr", train.lr, 0, infinity, open_low=True)
     _between("train.weight_decay", train.weight_decay, 0, infinity)
     _one_of("privacy.mode", privacy.mode, ("dp", "none"))
+<<<<<<< HEAD
     _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost", "bookkeeping", "auto"))
     _one_of("privacy.normalize", privacy.normalize, ("flat", "auto_s"))
+=======
+    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost"))
+    _one_of("privacy.metrics", privacy.metrics, ("exact", "private"))
+>>>>>>> main
     _between("privacy.epsilon", privacy.epsilon, 0, infinity, open_low=True)
+    _between("privacy.metrics_epsilon", config.metrics_epsilon, 0, infinity, open_low=True)
     _between("privacy.delta", privacy.delta, 0, 0.5, open_low=True)
     _between("privacy.clip", privacy.clip, 0, infinity, open_low=True)
     _between("run.rounds", run.rounds, 1, infinity)
@@ -270,6 +297,8 @@ def validate(config: Config) -> Config:
     _between("run.gpus_per_worker", run.gpus_per_worker, 0, 1)
     if model.trainable == "lora" and not model.lora.targets:
         raise UserError("model.lora.targets: name at least one kind of linear layer, e.g. [query]")
+    if config.private_metrics:
+        _check_private_metrics(config)
     if config.private and train.weight_decay > 0:
         raise UserError(
             "train.weight_decay: use 0 under privacy.mode=dp (decay is not part of the clipped "
@@ -281,3 +310,14 @@ def validate(config: Config) -> Config:
             "model.prefix_cache=false"
         )
     return config
+
+
+def _check_private_metrics(config: Config) -> None:
+    if not config.private:
+        raise UserError("privacy.metrics: private needs privacy.mode=dp, or updates tell it all")
+    data = config.data
+    if undeclared := [name for name in data.columns.groups if not data.group_values.get(name)]:
+        raise UserError(
+            f"data.group_values: name the values of {undeclared[0]} under privacy.metrics=private, "
+            f"as in +data.group_values.{undeclared[0]}=[A,B]: which of them occur is private"
+        )

@@ -17,7 +17,7 @@ from common.model import Network
 
 # The loss of one row is clipped here, so that one row cannot move a mean without bound.
 LOSS_BOUND = 4.0
-EVALUATION_TOKENS = 8192
+EVALUATION_TOKENS = 4096
 
 
 @dataclass(frozen=True)

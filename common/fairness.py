@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from common.metrics import Counts, accuracy, rates
+from common.metrics import Counts, accuracy, rates, share_error
 
 MINIMUM = 30
 # The 97.5 % quantile of the normal distribution.
@@ -35,6 +35,8 @@ class Share:
 
     hits: float
     total: float
+    # Standard error of the value by noise on counts.
+    error: float = 0.0
 
     @property
     def value(self) -> float:
@@ -114,12 +116,17 @@ class Gap:
     low: str
     label: int | None
     rate: str
+    # Standard error of the value by noise on counts, for this choice of the two groups.
+    error: float = 0.0
 
 
-def groups(counts: Mapping[str, Counts]) -> dict[str, Any]:
-    """One column's groups {value: confusion [true, predicted]} as plain values for results.json."""
+def groups(counts: Mapping[str, Counts], noise: float = 0.0) -> dict[str, Any]:
+    """One column's groups {value: confusion [true, predicted]} as plain values for results.json.
+
+    `noise` is the standard deviation of each count.
+    """
     tables = {name: np.maximum(table, 0.0) for name, table in sorted(counts.items())}
-    shares = {name: _shares(table) for name, table in tables.items()}
+    shares = {name: _shares(table, noise) for name, table in tables.items()}
     large = {name: s for name, s in shares.items() if not s["accuracy"][0].small}
     parity = _gap(large, "selection")
     opportunity = _gap(large, "tpr")
@@ -173,17 +180,28 @@ def _distances(tables: Sequence[Counts]) -> dict[str, float]:
     return {"prediction_kl": kl, "prediction_absolute": absolute}
 
 
-def _shares(table: Counts) -> dict[str, list[Share]]:
+def _shares(table: Counts, noise: float) -> dict[str, list[Share]]:
     """The rates of a group, one share a label (label 1 alone where there are two)."""
     total = float(table.sum())
     labels = [1] if len(table) == 2 else list(range(len(table)))
     positives = [float(table[c].sum()) for c in labels]
+    size = len(table)
+
+    def share(hits: float, total: float, cells: int, others: int) -> Share:
+        value = hits / total if total > 0 else math.nan
+        return Share(hits, total, share_error(value, total, cells, others, noise))
+
     return {
-        "accuracy": [Share(float(np.trace(table)), total)],
-        "selection": [Share(float(table[:, c].sum()), total) for c in labels],
-        "tpr": [Share(float(table[c, c]), n) for c, n in zip(labels, positives, strict=True)],
+        "accuracy": [share(float(np.trace(table)), total, size, size * size - size)],
+        "selection": [
+            share(float(table[:, c].sum()), total, size, size * size - size) for c in labels
+        ],
+        "tpr": [
+            share(float(table[c, c]), n, 1, size - 1)
+            for c, n in zip(labels, positives, strict=True)
+        ],
         "fpr": [
-            Share(float(table[:, c].sum() - table[c, c]), total - n)
+            share(float(table[:, c].sum() - table[c, c]), total - n, size - 1, (size - 1) ** 2)
             for c, n in zip(labels, positives, strict=True)
         ],
     }
@@ -207,6 +225,7 @@ def _gap(shares: Mapping[str, Mapping[str, Sequence[Share]]], rate: str) -> Gap 
                 order[0],
                 None if rate == "accuracy" else label if labels > 1 else 1,
                 rate,
+                math.hypot(high.error, low.error),
             )
         )
     return max(found, key=lambda gap: gap.value, default=None)
@@ -220,12 +239,14 @@ def _described(table: Counts, shares: Mapping[str, Sequence[Share]]) -> dict[str
         "small": shares["accuracy"][0].small,
         "accuracy": accuracy(table),
         "accuracy_interval": list(wilson(shares["accuracy"][0])),
+        "accuracy_error": shares["accuracy"][0].error,
         "tpr": tpr,
         "fpr": fpr,
         "predicted": (table.sum(0) / table.sum()).tolist() if table.sum() > 0 else [],
     }
     if len(table) == 2:
         for rate in ("tpr", "fpr", "selection"):
+            figures[f"{rate}_error"] = shares[rate][0].error
             figures[f"{rate}_interval"] = list(wilson(shares[rate][0]))
             figures[f"{rate}_small"] = shares[rate][0].small
     return figures

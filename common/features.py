@@ -8,6 +8,7 @@ Rows are padded only when a batch is made, to the longest row of that batch.
 from __future__ import annotations
 
 import json
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from common.model import Network, locate
 
 Ints = npt.NDArray[np.int64]
 # Rows whose prefix is computed at a time are chosen by tokens, not rows: bounded memory.
-PREFIX_TOKENS = 8192
+PREFIX_TOKENS = 2048
 PAD_TO = 8
 
 
@@ -69,6 +70,9 @@ class Examples(Protocol):
 
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Run the part of the network that these rows still need."""
+
+    def release(self) -> None:
+        """Give back the memory of pages that were read; the next reading maps them again."""
 
 
 def _pad(rows: Sequence[Tensor], fill: float) -> tuple[Tensor, Tensor]:
@@ -122,14 +126,21 @@ class TokenExamples:
         logits: Tensor = network.suffix(hidden, batch.mask)
         return logits
 
+    def release(self) -> None:
+        """Token ids are small: they stay."""
+
 
 @dataclass(frozen=True)
 class PrefixExamples:
-    """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1]."""
+    """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1].
+
+    `vectors` is a view of `file`, the memory map that they are read from.
+    """
 
     vectors: Tensor
     offsets: Ints
     labels: Ints
+    file: mmap.mmap
 
     @property
     def lengths(self) -> Ints:
@@ -156,6 +167,11 @@ class PrefixExamples:
         """Suffix only."""
         logits: Tensor = network.suffix(batch.inputs, batch.mask)
         return logits
+
+    def release(self) -> None:
+        """Unload the pages: a worker that serves many partners would hold all of their vectors."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.file.madvise(mmap.MADV_DONTNEED)
 
 
 def _tokenizer_identity(config: ModelConfig) -> str:
@@ -256,9 +272,10 @@ def with_prefix(
         lambda path: _save_vectors(path, rows, network, device),
     )
     # mode "c": pages are private copies-on-write, which torch asks for and nothing here writes.
-    stored = torch.from_numpy(np.load(folder / "vectors.npy", mmap_mode="c"))
+    mapped = np.load(folder / "vectors.npy", mmap_mode="c")
+    stored = torch.from_numpy(mapped)
     vectors = stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
-    return PrefixExamples(vectors, rows.offsets, rows.labels)
+    return PrefixExamples(vectors, rows.offsets, rows.labels, mapped._mmap)
 
 
 def prepare(

@@ -59,8 +59,10 @@ class Refusal:
 class Report:
     """Metrics of the incoming global model at a partner, and the cost of its training.
 
-    `confusion` [true][predicted] and `groups` hold counts (exact in simulation, noisy where the
-    partner's policy says so).  `epsilon` is what the partner's ledger holds for this run.
+    `confusion` [true][predicted] and `groups` hold counts: exact where the partner's policy allows
+    it, else with noise of standard deviation `count_noise` each, and all zero where they are
+    withheld.  `examples` has noise of standard deviation `examples_noise`.  `epsilon` is what the
+    partner's ledger holds for this run.
     """
 
     partner: str
@@ -73,6 +75,8 @@ class Report:
     trained_examples: float = 0.0
     train_seconds: float = 0.0
     message_seconds: float = 0.0
+    count_noise: float = 0.0
+    examples_noise: float = 0.0
     extra: dict[str, float] = field(default_factory=dict)
 
 

@@ -60,6 +60,10 @@ def _add_evidence(commands: Any) -> None:
         module="scripts.audit_privacy",
         arguments=lambda a: (a.overrides, a.run, a.canaries, a.confidence, a.seed),
     )
+    report = commands.add_parser("report", help="write report.html of a run or a study anew")
+    report.add_argument("directory", help="the directory of a run or of a four-way study")
+    report.set_defaults(module="scripts.report", arguments=lambda a: (a.directory,))
+    _add_questions(commands)
     four_way = commands.add_parser(
         "four-way",
         help="measure privacy, an attack and fairness on and off, together",
@@ -85,6 +89,55 @@ def _add_evidence(commands: Any) -> None:
         module="scripts.four_way",
         arguments=lambda a: (a.overrides, a.dir, a.seeds, a.dp, a.attack, a.fair),
     )
+
+
+def _add_questions(commands: Any) -> None:
+    """The commands that ask the trained model."""
+    explain = commands.add_parser("explain", help="show which words carried the model's answer")
+    explain.add_argument("directory", help="the run directory")
+    explain.add_argument("text", nargs="?")
+    explain.add_argument("--label", help="explain this label (default: the predicted one)")
+    explain.add_argument("--html", metavar="FILE", help="write a page as well")
+    explain.add_argument(
+        "--global",
+        dest="everywhere",
+        action="store_true",
+        help="list the words that carry most for each label, over the test rows",
+    )
+    explain.add_argument("--rows", type=int, default=200, help="at most this many test rows")
+    explain.add_argument("--top", type=int, default=15, help="words for each label")
+    explain.set_defaults(
+        module="scripts.explain",
+        arguments=lambda a: (a.directory, a.text, a.label, a.html, a.everywhere, a.rows, a.top),
+    )
+    probe = commands.add_parser("probe", help="ask the model texts made to find weak places")
+    probe.add_argument("directory", help="the run directory")
+    probe.add_argument("--suite", metavar="CSV", help="a template suite in HateCheck's form")
+    probe.add_argument("--perturb", action="store_true", help="typos and the like on test rows")
+    for name, column in (
+        ("text", "test_case"),
+        ("label", "label_gold"),
+        ("group", "target_ident"),
+        ("functionality", "functionality"),
+    ):
+        probe.add_argument(
+            f"--{name}", metavar="COLUMN", default=column, help=f"its column (default: {column})"
+        )
+    probe.add_argument(
+        "--map",
+        default="",
+        metavar="LABEL=SUITE_LABEL,...",
+        help="which label of the suite each label of the model stands for",
+    )
+    probe.add_argument("--rows", type=int, default=2000, help="at most this many test rows")
+    probe.add_argument("--seed", type=int, default=0, help="of the perturbations")
+    probe.add_argument("--json", metavar="FILE", help="write the figures as well")
+
+    def asked(a: argparse.Namespace) -> tuple[Any, ...]:
+        columns = (a.text, a.label, a.group, a.functionality)
+        return (a.directory, a.suite, columns, a.map, a.perturb, a.rows, a.seed, a.json)
+
+    probe.set_defaults(module="scripts.probe", arguments=asked)
 
 
 def _add_deployment(commands: Any) -> None:

@@ -188,6 +188,7 @@ def submit(own: Coordinator, overrides: Sequence[str]) -> int:
         reason = state.details.removeprefix("ServerApp failed with exception: ") or state.outcome
         raise UserError(f"the run ended early: {reason}; continue with run.resume={directory}")
     console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {directory / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
 
 

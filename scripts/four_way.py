@@ -20,6 +20,7 @@ from common.errors import UserError
 from common.files import write_atomic
 from scripts.compose import as_group_choice, compose_config
 from server.fourway import CELLS, HEAD, SCHEMA_VERSION, Cell, cells_of, markdown, rows
+from server.report.study import write_study_report
 
 OFF = {"dp": ["privacy=none"], "attack": ["attack=none"], "fair": ["strategy.fair=uniform"]}
 OWN = ("run.dir", "run.seed", "run.resume")
@@ -177,6 +178,7 @@ def _write(study: Path, document: dict[str, Any]) -> None:
     document["cells"] = cells_of(found, document["seeds"], document["attackers"])
     write_atomic(study / NAME, json.dumps(document, indent=2) + "\n")
     write_atomic(study / "fourway.md", markdown(document))
+    write_study_report(study)
     if find_spec("matplotlib") is not None:
         from server.fourway_figure import svg
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from client import ledger
-from client.accounting import Budget, epsilon
+from client.accounting import Budget
 
 
 def show(path: Path | str) -> int:
@@ -26,7 +26,7 @@ def show(path: Path | str) -> int:
         console.print("Nothing has been spent yet.")
     else:
         budget, delta = _last_cap(entries)
-        total = epsilon(ledger.spent(entries), delta)
+        total = ledger.total(entries, delta)
         console.print(
             f"Spent: epsilon {total.value:.4g} at delta {delta:g} ({total.accountant.upper()})."
             + (f" {escape(total.note)}." if total.note else "")
@@ -91,7 +91,7 @@ def _runs(
             escape(run),
             str(len(of_run)),
             str(sum(done for _, done in of_run)),
-            f"{epsilon(ledger.spent(entries, run), delta).value:.4g}",
+            f"{ledger.total(entries, delta, run).value:.4g}",
             str(of_run[0][0].body["time"]),
             str(of_run[-1][0].body["time"]),
         )

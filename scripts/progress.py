@@ -85,6 +85,11 @@ class Terminal(Silent):
         self.console.print(summary(results, self.private))
 
 
+def noise(error: float | None) -> str:
+    """The standard error that privacy noise puts on a share, to be written behind it."""
+    return f" (noise ±{100 * error:.1f})" if error else ""
+
+
 def summary(results: dict[str, Any], private: bool) -> Table:
     """The table at the end of a run."""
     final, cost = results["final"], results["cost"]
@@ -95,7 +100,7 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     for name, row in final["partners"].items():
         table.add_row(
             name,
-            percent(row["accuracy"]),
+            percent(row["accuracy"]) + noise(row.get("accuracy_error")),
             f"{row['epsilon']:.2f}" if private else "none",
             percent(row["weight_share"]),
             str(row["refused_rounds"]),
@@ -103,12 +108,17 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     table.add_section()
     table.add_row(
         "mean ± std of partners",
-        f"{percent(final['mean_partner_accuracy'])} ± {percent(final['partner_accuracy_std'])}",
+        f"{percent(final['mean_partner_accuracy'])} ± {percent(final['partner_accuracy_std'])}"
+        + noise(final.get("mean_partner_accuracy_error")),
     )
-    table.add_row("worst partner", percent(final["worst_partner_accuracy"]))
-    table.add_row("held-out test set", percent(final["accuracy"]))
+    table.add_row(
+        "worst partner",
+        percent(final["worst_partner_accuracy"]) + noise(final.get("worst_partner_accuracy_error")),
+    )
+    where = "held-out test set" if final["data"]["measured_on"] == "test" else "validation rows"
+    table.add_row(where, percent(final["accuracy"]) + noise(final.get("accuracy_error")))
     for name, row in final["groups"].items():
-        table.add_row(f"  {name}", percent(row["accuracy"]))
+        table.add_row(f"  {name}", percent(row["accuracy"]) + noise(row.get("accuracy_error")))
     table.caption = (
         f"{cost['wall_seconds']:.0f} s, {cost['train_examples_per_second']:.0f} examples/s in "
         f"training, {cost['bytes_up_per_partner_round'] / 1e3:.0f} kB up per partner and round, "

@@ -73,7 +73,8 @@ def _absolute(path: str) -> str:
 def complete(config: Config) -> Config:
     """Fill in what only the data knows, and check every partner before anything is started."""
     from client.accounting import calibrate
-    from client.partner import check_rows, simulated_shares, split_rows
+    from client.metrics import check_rows
+    from client.partner import simulated_shares, split_rows
     from common.data.load import resolve_labels, test_table
     from common.data.schema import check_partition
     from common.device import usable_cores
@@ -160,4 +161,5 @@ def main(overrides: Sequence[str]) -> int:
         )
         return 130
     console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {directory / 'report.html'}", highlight=False, soft_wrap=True)
     return 0

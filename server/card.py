@@ -139,6 +139,17 @@ def _data(config: Config, results: Mapping[str, Any]) -> list[str]:
         "of its texts for validation unless its data say which. Rows, labels and group values stay "
         "with the partners, who send model updates and counts. Group columns: "
         f"{_list(groups) if groups else 'none'}.",
+        *_data_noise(data),
+    ]
+
+
+def _data_noise(data: Mapping[str, Any]) -> list[str]:
+    if data["partner_metrics"] != "private":
+        return []
+    return [
+        "",
+        "What partners tell of their rows carries noise; its standard error stands behind each "
+        f'number as "noise ±". Training rows: noise ±{data["training_rows_error"]:,.0f}.',
     ]
 
 
@@ -172,6 +183,7 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
             *head,
             "**No guarantee.** The model was trained without differential privacy, and may reveal "
             "what it was trained on.",
+            *_client_level(results),
         ]
     spent = results["final"]["epsilon"]
     lines = [
@@ -192,9 +204,9 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         "see every update;",
         "- a person has one record at one partner: the ε of several records add up.",
         "",
-        "It does not cover the counts and losses of validation rows, which are other records than "
-        "those trained on, nor a choice of settings that was made by looking at private rows.",
+        _covered(config),
     ]
+    lines += _client_level(results)
     if simulated:
         lines += [
             "",
@@ -205,19 +217,54 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
     return lines
 
 
+def _client_level(results: Mapping[str, Any]) -> list[str]:
+    found = results["final"].get("client_level")
+    if not found:
+        return []
+    return [
+        "",
+        f"For whole partners, against those who see global models only: **ε = "
+        f"{found['epsilon']:.3f}** at δ = {found['delta']:g}, by updates clipped to "
+        f"{found['clip']:g} and noise of {found['noise_multiplier']:g} times that at the server. "
+        "It trusts the server, and does not cover what partners report of their validation rows.",
+    ]
+
+
+def _covered(config: Config) -> str:
+    if not config.private_metrics:
+        return (
+            "It does not cover the counts and losses of validation rows, which are other records "
+            "than those trained on, nor a choice of settings that was made by looking at private "
+            "rows."
+        )
+    return (
+        "It covers the counts and losses of validation rows, which were released with noise "
+        f"(ε = {config.metrics_epsilon:g} asked for over the run; other records than those trained "
+        "on, so a record bears the larger of the two), and the number of training rows. It does "
+        "not cover a choice of settings that was made by looking at private rows."
+    )
+
+
 def _evaluation(results: Mapping[str, Any]) -> list[str]:
     final = results["final"]
     spread = final["fairness"]["partners"]
     data = final["data"]
     where = "held-out rows" if data["measured_on"] == "test" else "all partners' validation rows"
     rows = [
-        (f"accuracy on {data['measured_rows']:,.0f} {where}", _percent(final["accuracy"])),
+        (
+            f"accuracy on {data['measured_rows']:,.0f} {where}",
+            _noisy(final["accuracy"], final["accuracy_error"]),
+        ),
         ("macro F1 on the same", _percent(final["macro_f1"])),
         (
             "accuracy at the partners, mean ± standard deviation",
-            f"{_percent(spread['mean'])} ± {_percent(spread['std'])}",
+            f"{_percent(spread['mean'])} ± {_percent(spread['std'])}"
+            f"{_noise(final['mean_partner_accuracy_error'])}",
         ),
-        ("worst partner", _percent(spread["worst"])),
+        (
+            "worst partner",
+            _noisy(spread["worst"], final["worst_partner_accuracy_error"]),
+        ),
         ("worst 10 % of partners", _percent(spread["worst_decile"])),
         (
             "Jain's index, normalised entropy",
@@ -246,14 +293,19 @@ def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
             (
                 f"{value or '(none)'}{' (too few rows)' if row['small'] else ''}",
                 f"{row['n']:,.0f}",
-                _with_interval(row["accuracy"], row["accuracy_interval"]),
-                _with_interval(row["tpr"], row.get("tpr_interval")),
-                _with_interval(row["fpr"], row.get("fpr_interval")),
+                _with_interval(row["accuracy"], row["accuracy_interval"])
+                + _noise(row["accuracy_error"]),
+                _with_interval(row["tpr"], row.get("tpr_interval")) + _noise(row.get("tpr_error")),
+                _with_interval(row["fpr"], row.get("fpr_interval")) + _noise(row.get("fpr_error")),
             )
             for value, row in found["values"].items()
         ]
         gaps = [
-            (name, _points(gap["value"], gap["interval"]), f"{gap['high']} over {gap['low']}")
+            (
+                name,
+                _points(gap["value"], gap["interval"]) + _noise(gap["error"]),
+                f"{gap['high']} over {gap['low']}",
+            )
             if (gap := found["gaps"][key])
             else (name, "-", "too few rows to compare")
             for key, name in GAP_NAMES.items()
@@ -345,6 +397,15 @@ def _list(names: Sequence[str]) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _noise(error: float | None) -> str:
+    """The standard error of privacy noise behind a share; nothing where there is none."""
+    return f" (noise ±{100 * error:.1f})" if error else ""
+
+
+def _noisy(value: float | None, error: float | None) -> str:
+    return _percent(value) + _noise(error)
 
 
 def _figure(value: float | None) -> str:

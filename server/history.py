@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from common import fairness, metrics
-from common.evaluation import Evaluation
+from common.evaluation import LOSS_BOUND, Evaluation
 from common.messages import Report
 
 RESULTS_VERSION = 1
@@ -22,15 +22,19 @@ RESULTS_VERSION = 1
 @dataclass
 class RoundRecord:
     """Round r.  `accuracy`, `loss` (held-out test set) and the partner columns (each partner's
-    validation rows) describe the global model that round r produced; None where not measured."""
+    validation rows) describe the global model that round r produced; None where not measured.
+    An `_error` is the standard error of the noise that partners added (0 where they added none)."""
 
     round: int
     accuracy: float | None = None
     loss: float | None = None
     mean_partner_accuracy: float | None = None
+    mean_partner_accuracy_error: float | None = None
     worst_partner_accuracy: float | None = None
+    worst_partner_accuracy_error: float | None = None
     partner_accuracy_std: float | None = None
     validation_loss: float | None = None
+    validation_loss_error: float | None = None
     epsilon_max: float = 0.0
     replies: int = 0
     refused: int = 0
@@ -39,15 +43,17 @@ class RoundRecord:
 
     def measure_partners(self, reports: Sequence[Report]) -> None:
         """Fill the partner columns from reports on this round's model."""
-        scores = [partner_accuracy(report) for report in reports]
-        scores = [score for score in scores if math.isfinite(score)]
-        if scores:
-            self.mean_partner_accuracy = float(np.mean(scores))
-            self.worst_partner_accuracy = float(np.min(scores))
-            self.partner_accuracy_std = float(np.std(scores))
-        losses = [report.loss for report in reports if math.isfinite(report.loss)]
-        if losses:
-            self.validation_loss = float(np.mean(losses))
+        found = partner_figures(reports)
+        if found["mean_partner_accuracy"] is not None:
+            self.mean_partner_accuracy = found["mean_partner_accuracy"]
+            self.mean_partner_accuracy_error = found["mean_partner_accuracy_error"]
+            self.worst_partner_accuracy = found["worst_partner_accuracy"]
+            self.worst_partner_accuracy_error = found["worst_partner_accuracy_error"]
+            self.partner_accuracy_std = found["partner_accuracy_std"]
+        told = [report for report in reports if math.isfinite(report.loss)]
+        if told:
+            self.validation_loss = float(np.mean([report.loss for report in told]))
+            self.validation_loss_error = metrics.mean_error([loss_error(r) for r in told])
 
 
 @dataclass
@@ -92,6 +98,40 @@ def partner_accuracy(report: Report) -> float:
     return metrics.accuracy(np.asarray(report.confusion))
 
 
+def partner_accuracy_error(report: Report) -> float:
+    """Standard error of `partner_accuracy` by the noise on the counts."""
+    return metrics.accuracy_error(np.asarray(report.confusion), report.count_noise)
+
+
+def loss_error(report: Report) -> float:
+    """Standard error of the loss by noise: that on the sum of the losses (LOSS_BOUND times that of
+    a count), and that on the number of rows, the sum of all counts (delta method)."""
+    counts = np.asarray(report.confusion)
+    total = float(counts.sum())
+    if report.count_noise == 0 or total <= 0:
+        return 0.0 if report.count_noise == 0 else math.nan
+    return report.count_noise * math.hypot(LOSS_BOUND, report.loss * math.sqrt(counts.size)) / total
+
+
+def partner_figures(reports: Sequence[Report]) -> dict[str, float | None]:
+    """Accuracy over partners, with the standard errors of noise; None where nobody measured."""
+    pairs = [(partner_accuracy(r), partner_accuracy_error(r)) for r in reports]
+    pairs = [(score, error) for score, error in pairs if math.isfinite(score)]
+    names = ("mean_partner_accuracy", "partner_accuracy_std", "worst_partner_accuracy")
+    errors = ("mean_partner_accuracy_error", "worst_partner_accuracy_error")
+    if not pairs:
+        return dict.fromkeys((*names, *errors))
+    scores = [score for score, _ in pairs]
+    worst = min(pairs)
+    return {
+        "mean_partner_accuracy": float(np.mean(scores)),
+        "mean_partner_accuracy_error": _finite(metrics.mean_error([e for _, e in pairs])),
+        "partner_accuracy_std": float(np.std(scores)),
+        "worst_partner_accuracy": worst[0],
+        "worst_partner_accuracy_error": _finite(worst[1]),
+    }
+
+
 def rounds_csv(history: History) -> str:
     """One line a round, the columns of RoundRecord."""
     out = io.StringIO()
@@ -121,6 +161,7 @@ def results(
     test: Evaluation | None,
     seed: int,
     config_hash: str,
+    client_level: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
     """The content of results.json (schema version 1, docs/results.md).
 
@@ -131,9 +172,12 @@ def results(
     )
     groups = test.groups if test else _sum_groups(reports)
     total_weight = sum(history.weight_sums.values()) or 1.0
-    scores = [score for r in reports if math.isfinite(score := partner_accuracy(r))]
-    losses = [r.loss for r in reports if math.isfinite(r.loss)]
-    final_loss = test.loss if test else float(np.mean(losses)) if losses else None
+    told = [r for r in reports if math.isfinite(r.loss)]
+    final_loss = test.loss if test else float(np.mean([r.loss for r in told])) if told else None
+    loss_noise = 0.0 if test else metrics.mean_error([loss_error(r) for r in told])
+    # Counts that several partners released add up, and so do the variances of their noise.
+    noise = 0.0 if test else math.sqrt(sum(r.count_noise**2 for r in reports))
+    wrong = {name: metrics.rates_error(counts, noise) for name, counts in groups.items()}
     rates = {name: metrics.rates(counts) for name, counts in groups.items()}
     cost = asdict(history.cost)
     seconds = cost.pop("train_seconds")
@@ -148,14 +192,15 @@ def results(
         ],
         "final": {
             "accuracy": _finite(metrics.accuracy(confusion)),
+            "accuracy_error": _finite(metrics.accuracy_error(confusion, noise)),
             "macro_f1": _finite(metrics.macro_f1(confusion)),
             "loss": _finite(final_loss),
-            "mean_partner_accuracy": _finite(float(np.mean(scores))) if scores else None,
-            "partner_accuracy_std": _finite(float(np.std(scores))) if scores else None,
-            "worst_partner_accuracy": _finite(float(np.min(scores))) if scores else None,
+            "loss_error": _finite(loss_noise),
+            **partner_figures(reports),
             "partners": {
                 r.partner: {
                     "accuracy": _finite(partner_accuracy(r)),
+                    "accuracy_error": _finite(partner_accuracy_error(r)),
                     "epsilon": r.epsilon,
                     "weight_share": history.weight_sums.get(r.partner, 0.0) / total_weight,
                     "refused_rounds": history.refused_rounds.get(r.partner, 0),
@@ -168,6 +213,10 @@ def results(
                     "tpr": _finite(rates[name][0]),
                     "fpr": _finite(rates[name][1]),
                     "n": float(counts.sum()),
+                    "accuracy_error": _finite(metrics.accuracy_error(counts, noise)),
+                    "tpr_error": _finite(wrong[name][0]),
+                    "fpr_error": _finite(wrong[name][1]),
+                    "n_error": noise * math.sqrt(counts.size),
                 }
                 for name, counts in sorted(groups.items())
             },
@@ -176,7 +225,7 @@ def results(
                 {
                     "partners": fairness.spread([partner_accuracy(r) for r in reports]),
                     "groups": {
-                        column: fairness.groups(tables)
+                        column: fairness.groups(tables, noise)
                         for column, tables in sorted(fairness.by_column(groups).items())
                     },
                     "minimum_rows": fairness.MINIMUM,
@@ -185,13 +234,17 @@ def results(
             "data": {
                 "partners": len(reports),
                 "training_rows": _finite(sum(r.examples for r in reports)),
+                "training_rows_error": math.sqrt(sum(r.examples_noise**2 for r in reports)),
+                "partner_metrics": "private" if any(r.examples_noise for r in reports) else "exact",
                 "measured_on": "test" if test else "validation",
                 "measured_rows": float(confusion.sum()),
+                "measured_rows_error": noise * math.sqrt(confusion.size),
             },
             "epsilon": {
                 "max": max((r.epsilon for r in reports), default=0.0),
                 "delta": max((r.delta for r in reports), default=0.0),
             },
+            "client_level": client_level and dict(client_level),
         },
         "cost": {
             **cost,

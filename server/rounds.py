@@ -30,7 +30,7 @@ from common.evaluation import Evaluation
 from common.files import append_line, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
 from common.model import Network, build
-from common.seeds import torch_generator
+from common.seeds import system_generator, torch_generator
 from server import checkpoint as checkpoints
 from server.audit import Audit
 from server.calibration import calibrate_head
@@ -38,13 +38,15 @@ from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
 from server.export import export
-from server.history import History, RoundRecord, results, results_text, rounds_csv
+from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
+from server.report.run import write_report
 from server.sampling import sample
 from server.testset import TestSet
 from strategies.attacks.simulate import build_attack, corrupt
 from strategies.build import build as build_pipeline
+from strategies.build import client_level_spent
 from strategies.pipeline import Pipeline
 from strategies.records import Decision, missing, refused
 from strategies.stage import State
@@ -83,6 +85,11 @@ class Server:
         if config.attack.get("_target_") and not self.simulated:
             raise UserError("attack: only a simulation may attack itself; use attack=none")
         self.pipeline = build_pipeline(config.strategy)
+        if self.pipeline.client_level is not None and config.run.patience > 0:
+            raise UserError(
+                "run.patience: early stopping looks at partners' losses, which "
+                "strategy.client_level does not cover; set it to 0"
+            )
         self.network = build(config.model, tuple(config.data.labels), config.run.seed)
         start = self.network.read()
         self.layout = Layout.of(start)
@@ -257,6 +264,7 @@ class Server:
             config.run.rounds,
             torch_generator(config.run.seed, "strategy", number),
             (lambda update: self._validation_loss(params + update)) if self.test else None,
+            noise=self._client_level_noise(number),
         )
         decisions += outcome.decisions
         record = RoundRecord(
@@ -364,6 +372,12 @@ class Server:
         assert self.test is not None
         return self.test.evaluate(self.network, parameters)
 
+    def _client_level_noise(self, number: int) -> torch.Generator:
+        """Secret, but in a simulation, which repeats itself."""
+        if not self.simulated:
+            return system_generator()
+        return torch_generator(self.config.run.seed, "client-level", number)
+
     def _average(self, state: dict[str, Tensor], params: Tensor, number: int) -> dict[str, Tensor]:
         """The running sum of the last global models (Polyak averaging)."""
         run = self.config.run
@@ -430,13 +444,21 @@ class Server:
         history = current.history
         history.cost.wall_seconds = earlier + time.monotonic() - self.began
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
-        final = results(history, reports, test, self.config.run.seed, config_hash(self.config))
+        final = results(
+            history,
+            reports,
+            test,
+            self.config.run.seed,
+            config_hash(self.config),
+            client_level_spent(self.config.strategy, len(history.rounds)),
+        )
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
         card = model_card(self.config, final, self.simulated)
         write_atomic(self.directory / "model" / "README.md", card)
         text = results_text(final)
         self.audit.finished(text, reports, test, history.cost)
         write_atomic(self.directory / "results.json", text)
+        write_report(self.directory)
         for observer in self.observers:
             observer.finished(final)
         return final
@@ -466,7 +488,6 @@ def reply_metrics(report: Report) -> dict[str, float]:
 
     A partner without validation rows has neither loss nor accuracy.
     """
-    total = sum(map(sum, report.confusion))
-    right = sum(row[i] for i, row in enumerate(report.confusion))
-    measured = {"loss": report.loss, "accuracy": right / total} if total > 0 else {}
+    told = sum(map(sum, report.confusion)) > 0
+    measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if told else {}
     return {**report.extra, **measured, "examples": report.examples}

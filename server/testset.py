@@ -24,6 +24,16 @@ from common.model import Network
 VALIDATION_FRACTION = 0.2
 
 
+def public_rows(config: Config) -> tuple[Table, Table] | None:
+    """The server's test rows and validation rows, or None when it has none."""
+    assert config.run.cache_dir is not None
+    table = test_table(config.data, Path(config.run.cache_dir))
+    if table is None:
+        return None
+    parts = split_partner(table, VALIDATION_FRACTION, HELD_OUT_SEED + 1)
+    return table.select(parts.train), table.select(parts.validation)
+
+
 @dataclass(frozen=True)
 class TestSet:
     """Prepared rows and the device they are evaluated on."""
@@ -36,22 +46,21 @@ class TestSet:
     @classmethod
     def load(cls, config: Config, network: Network) -> TestSet | None:
         """The configured test set, or None when the coordinator has none."""
+        found = public_rows(config)
+        if found is None:
+            return None
+        held_out, validation = found
         assert config.run.cache_dir is not None
         cache = Path(config.run.cache_dir)
-        table = test_table(config.data, cache)
-        if table is None:
-            return None
         device = pick_device(config.model.precision)
         for part in (network.embeddings, network.lower, network.suffix):
             part.to(device.device)
-        parts = split_partner(table, VALIDATION_FRACTION, HELD_OUT_SEED + 1)
 
         def examples(rows: Table) -> Examples:
             return prepare(rows.texts, rows.labels, network, config.model, device, cache)
 
-        held_out = table.select(parts.train)
         groups = {name: np.asarray(v, dtype=str) for name, v in held_out.groups.items()}
-        return cls(examples(held_out), groups, examples(table.select(parts.validation)), device)
+        return cls(examples(held_out), groups, examples(validation), device)
 
     def evaluate(self, network: Network, parameters: dict[str, Tensor]) -> Evaluation:
         """Counts and loss of `parameters` on the test rows."""

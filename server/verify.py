@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from server.audit import (
     rounds_of,
 )
 from server.history import Cost, History, results, results_text, rounds_csv
+from server.report.run import NAME as REPORT
+from server.report.run import run_report
+from server.report.source import read_run
+from strategies.build import client_level_spent
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def verify(directory: Path) -> Verdict:
     if unfinished:
         notes.append(f"the run is not finished: {log.newest} rounds so far")
     notes += _code_notes(log)
+    notes += _report_notes(directory)
     return Verdict(problems, notes, len(entries), entries[-1].hash)
 
 
@@ -191,6 +197,7 @@ def _results(log: _Log) -> Iterator[str]:
         _evaluation(measured["test"]),
         log.config.run.seed,
         log.starts[-1]["config"],
+        client_level_spent(log.config.strategy, len(history.rounds)),
     )
     stored = json.loads((log.directory / "results.json").read_text())
     if differs := _difference(stored, json.loads(results_text(expected)), "results.json"):
@@ -272,6 +279,17 @@ def _code_notes(log: _Log) -> Iterator[str]:
     if len(log.starts) > 1:
         places = ", ".join(str(s["after_round"]) for s in log.starts[1:])
         yield f"the run was interrupted and continued after round {places}"
+
+
+def _report_notes(directory: Path) -> Iterator[str]:
+    """report.html repeats the other files, so that it may be written anew at any time."""
+    path = directory / REPORT
+    with suppress(UserError, KeyError, TypeError, ValueError, AttributeError, OSError):
+        if path.exists() and path.read_text() != run_report(read_run(directory)):
+            yield (
+                f"{REPORT}: is not what this version makes of the run; `fedaccord report` "
+                "writes it anew"
+            )
 
 
 CHECKS = (_order, _config, _checkpoints, _decisions, _files, _results)

@@ -10,6 +10,8 @@ from torch import Generator, Tensor
 
 from common.errors import UserError
 from strategies.appeal import Appeal, Evaluate, Verdict
+from strategies.client_level import ClientLevel
+from strategies.pre.clipping import clip_to
 from strategies.records import Decision, explain, refused
 from strategies.rows import Rows
 from strategies.screening import LARGEST_NORM, Screening
@@ -52,6 +54,7 @@ class Pipeline:
     robust: RobustRule
     appeal: Appeal | None
     server: ServerOptimizer
+    client_level: ClientLevel | None = None
 
     def __post_init__(self) -> None:
         required = tuple(dict.fromkeys((*self.screening.required, *self.fair.needs)))
@@ -98,6 +101,7 @@ class Pipeline:
         generator: Generator,
         evaluate: Evaluate | None = None,
         reference: Tensor | None = None,
+        noise: Generator | None = None,
     ) -> Outcome:
         """Merge a round's accepted updates into the global parameters.
 
@@ -110,6 +114,7 @@ class Pipeline:
             evaluate: loss on the server's public validation set of ``params + update``; needed
                 for appeals.
             reference: the server's own update [d] from public data, for FLTrust.
+            noise: source of client-level noise; needed with that stage, and nobody may know it.
 
         Raises:
             UserError: too few updates for a rule, or something that a stage needs is absent.
@@ -125,12 +130,19 @@ class Pipeline:
         asked, fair_state = self.fair.weights(
             {name: by_partner[name] for name in names}, _part("fair", state)
         )
+        if self.client_level is not None:
+            # Over the partners asked: without a reply the others' weights stay as they are.
+            asked = torch.full((len(names),), 1 / len(cohort.sampled), dtype=torch.float64)
         merge = self._merge(rows, asked, _part("robust", state), Context(generator, reference))
         verdict = None
         if self.appeal is not None and evaluate is not None:
             judge = self._judge(evaluate, params, state, round, rounds)
             verdict = self.appeal.hear(rows, merge.result.update, asked, merge.shares, judge)
         update = merge.result.update if verdict is None else verdict.update
+        if self.client_level is not None:
+            if noise is None:
+                raise ValueError("client-level noise needs a generator")
+            update = self.client_level.noised(update, len(cohort.sampled), noise)
         _assert_finite(update, round)
         moved, server_state = self.server.step(
             _part("server", state), params, update, round, rounds
@@ -186,6 +198,11 @@ class Pipeline:
                 members, mixed = step.mixing @ members, True
             if step.clip is not None and not mixed:
                 clip = clip * step.clip
+        if self.client_level is not None:
+            bounded = clip_to(rows, weights, self.client_level.clip)
+            rows = bounded.rows
+            if bounded.clip is not None:
+                clip = clip * bounded.clip
         result = self.robust.apply(rows, weights, state, context)
         if result.clip is not None and not mixed:
             clip = clip * result.clip

@@ -58,6 +58,9 @@ class DataConfig:
     test_fraction: float = 0.1
     test_rows: int | None = None
     test_by: str | None = None
+    # The values that a group column can take, for counts with noise: that a value occurs among
+    # the rows is itself private, so it is declared and not looked up.
+    group_values: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass

@@ -69,3 +69,4 @@ def test_an_interrupted_study_is_finished_by_the_same_command(
     assert "simulated attack" in (study / "seed-0/dp-attack-fair/model/README.md").read_text()
     assert (study / "fourway.md").read_text().count("\n| o") == 8
     assert (study / "fourway.svg").read_text().startswith("<?xml")
+    assert "partner-1" in (study / "report.html").read_text()

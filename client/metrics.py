@@ -1,0 +1,247 @@
+"""Metrics that may leave a partner: counts and a bounded loss with noise.
+
+One release of validation metrics is the vector of
+
+* the confusion counts [classes, classes] of all rows,
+* the same for each declared value of each group column, and
+* the sum of the rows' losses, each clipped to [0, LOSS_BOUND], divided by LOSS_BOUND.
+
+Sensitivity, adding or removing one validation record: one cell of the overall table changes by 1;
+in each of G group columns a record has one value, so at most one cell changes, by 1; the scaled
+loss changes by at most 1.  So the L1 sensitivity is at most 2 + G and the L2 sensitivity at most
+sqrt(2 + G), whatever the model is.  Independent Gaussian noise of z * sqrt(2 + G) on every entry is
+the Gaussian mechanism of noise multiplier z: ``Segment(z, 1, 1)`` in the ledger.
+
+Composition: z is solved for all releases of a run (one a round and the final one), and each is
+reserved before it is made.  Validation records are other records than training records, and a
+record's side depends on that record alone, so both costs compose in parallel: a record is exposed
+to the larger of the two.
+
+The number of training records is private too, and with it the sampling rate, the noise multiplier
+and the epsilon, which follow from it.  It is released once a run: L1 and L2 sensitivity 1, Gaussian
+noise of COUNT_NOISE records, charged to the training records and composed with training.  All
+planning uses the noisy number, and gradients are divided by ``train.batch``, a public constant, so
+that nothing else that leaves depends on the true number.
+
+Which values a group column can take is declared (``data.group_values``), because that a value
+occurs is itself a fact about records.  Rates, means and the values in [0, 1] are post-processing.
+Assumes noise that nobody else knows and real-valued arithmetic (docs/guarantees.md).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client.accounting import Segment, calibrate, check_delta
+from client.ledger import BudgetExceeded, Ledger
+from client.partner import Partner
+from common.config import Config, config_hash
+from common.errors import UserError
+from common.evaluation import LOSS_BOUND, Evaluation
+from common.files import private_directory, sha256_text, write_atomic
+from common.metrics import Counts
+from common.seeds import numpy_generator
+
+# Standard deviation, in records, of the noise on the number of training records.  With
+# delta = 1e-5 it alone costs epsilon = 0.11, and next to training almost nothing.
+COUNT_NOISE = 30.0
+TRAIN, VALIDATION = "train", "validation"
+
+Normal = Callable[[tuple[int, ...]], Counts]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What a report says of the validation rows; `noise` is the standard deviation of each count
+    (0 where they are exact)."""
+
+    confusion: Counts
+    groups: Mapping[str, Counts]
+    loss: float
+    noise: float = 0.0
+
+
+def exact(measured: Evaluation) -> Metrics:
+    """Metrics as they are: for simulations, and where the partner's policy allows it."""
+    return Metrics(measured.confusion, measured.groups, measured.loss)
+
+
+def withheld(classes: int) -> Metrics:
+    """No metrics: as from a partner without validation rows."""
+    return Metrics(np.zeros((classes, classes)), {}, math.nan)
+
+
+def sensitivity(columns: int) -> float:
+    """L2 sensitivity of a release with `columns` group columns; the module says why."""
+    return math.sqrt(2 + columns)
+
+
+def release(
+    measured: Evaluation,
+    group_values: Mapping[str, Sequence[str]],
+    noise_multiplier: float,
+    normal: Normal,
+) -> Metrics:
+    """Noisy metrics; what leaves is a function of these numbers and of public ones.
+
+    `normal(shape)` draws independent standard normal numbers.  Counts may come out negative.  The
+    loss is the noisy sum over the noisy number of rows, within [0, LOSS_BOUND]; nan where the noisy
+    number is not positive.
+    """
+    shape = measured.confusion.shape
+    noise = noise_multiplier * sensitivity(len(group_values))
+    confusion = measured.confusion + noise * normal(shape)
+    groups = {
+        key: measured.groups.get(key, np.zeros(shape)) + noise * normal(shape)
+        for column, values in group_values.items()
+        for key in (f"{column}={value}" for value in values)
+    }
+    scaled = measured.loss * measured.rows / LOSS_BOUND if measured.rows else 0.0
+    loss = LOSS_BOUND * (scaled + noise * float(normal((1,))[0]))
+    rows = float(confusion.sum())
+    mean = min(max(loss / rows, 0.0), LOSS_BOUND) if rows > 0 else math.nan
+    return Metrics(confusion, groups, mean, noise)
+
+
+def part(config: Config, side: str) -> str:
+    """Which records a spend touches, as the ledger writes it: the division of rows and the side."""
+    key = (config.run.seed, config.data.validation_fraction, config.data.columns.split)
+    return f"{sha256_text(*map(str, key))[:16]}/{side}"
+
+
+def metrics_noise_multiplier(config: Config, partner: Partner, run: str) -> float:
+    """Noise for the worst case: metrics of every round and of the final model.
+
+    Solved, like that of training, for the run's own epsilon and for what other runs have left of
+    the validation records' lifetime budget; the larger noise is used.
+    """
+    epsilon, delta = config.metrics_epsilon, config.privacy.delta
+    releases = config.run.rounds + 1
+    own = calibrate(epsilon, delta, 1.0, releases, dataset=partner.name)
+    with Ledger.open(partner.ledger, partner.name) as ledger:
+        others = ledger.beside(part(config, VALIDATION), other_than=run)
+    lifetime = partner.policy.budget
+    if not others and lifetime.epsilon >= epsilon and lifetime.delta >= delta:
+        return own
+    left = calibrate(lifetime.epsilon, lifetime.delta, 1.0, releases, others, dataset=partner.name)
+    return max(own, left)
+
+
+def release_metrics(
+    config: Config, partner: Partner, measured: Evaluation, run: str, step: str
+) -> Metrics:
+    """Reserve, release, commit.  `step` names the model that was measured.
+
+    Withheld where the run has had all the releases that its noise was solved for (a round that was
+    asked for again in a deployment takes one more), or the lifetime budget has no room.
+    """
+    sigma = metrics_noise_multiplier(config, partner, run)
+    key = f"{config_hash(config)}/{step}"
+    name = _release_name(partner, run, f"metrics/{step}")
+    here = part(config, VALIDATION)
+    with Ledger.open(partner.ledger, partner.name) as ledger:
+        if ledger.releases(run, here, other_than=name) > config.run.rounds:
+            return withheld(len(measured.confusion))
+        try:
+            reservation = ledger.reserve(
+                run=run,
+                release=name,
+                segments=[Segment(sigma, 1.0, 1)],
+                delta=config.privacy.delta,
+                what=f"validation metrics, {step.partition('/')[0]}",
+                cap=partner.policy.budget,
+                part=here,
+            )
+        except BudgetExceeded:
+            return withheld(len(measured.confusion))
+        normal = normals(partner, "metrics", key)
+        values = config.data.group_values
+        declared = {column: values[column] for column in config.data.columns.groups}
+        noisy = release(measured, declared, sigma, normal)
+        ledger.commit(reservation)
+    return noisy
+
+
+def training_rows(config: Config, partner: Partner, run: str) -> float:
+    """The number of training rows that everything outside training may depend on.
+
+    The true one where metrics are exact.  Else the noisy one of this run, drawn once and kept in
+    the partner's own directory (mode 0600), because asking again must not average the noise away.
+
+    Raises UserError when the run cannot be trained on that many.
+    """
+    rows = float(len(partner.train))
+    if config.private_metrics:
+        path = private_directory(partner.directory / "counts") / f"{sha256_text(run)[:32]}.json"
+        if not path.exists():
+            _release_count(config, partner, run, path)
+        rows = float(json.loads(path.read_text(encoding="utf-8"))["training_rows"])
+    check_rows(partner.name, rows, config)
+    return rows
+
+
+def count_segment(config: Config) -> tuple[Segment, ...]:
+    """What `training_rows` costs the training records in a run."""
+    return (Segment(COUNT_NOISE, 1.0, 1),) if config.private_metrics else ()
+
+
+def check_rows(name: str, rows: float, config: Config) -> None:
+    """Refuse what cannot be trained privately, before anything is trained.
+
+    The true number is named in the error only where metrics are exact; else `rows` is noisy.
+
+    Raises UserError when a batch is larger than the data set or delta is not below 1/N.
+    """
+    if rows < config.train.batch:
+        how_many = "too few" if config.private_metrics else f"{rows:.0f}"
+        raise UserError(
+            f"partner {name}: has {how_many} training rows, fewer than train.batch="
+            f"{config.train.batch}; lower train.batch or give it more rows"
+        )
+    if config.private:
+        try:
+            check_delta(config.privacy.delta, math.ceil(rows))
+        except UserError as error:
+            raise UserError(f"partner {name}: {error}") from error
+
+
+def normals(partner: Partner, purpose: str, key: str) -> Normal:
+    """Standard normal numbers: from the operating system, and from the seed in a simulation."""
+    if partner.seed is not None:
+        generator = numpy_generator(partner.seed, purpose, partner.name, key)
+        return lambda shape: generator.standard_normal(shape)
+    system = random.SystemRandom()
+    return lambda shape: np.array(
+        [system.gauss(0.0, 1.0) for _ in range(math.prod(shape))]
+    ).reshape(shape)
+
+
+def _release_count(config: Config, partner: Partner, run: str, path: Path) -> None:
+    with Ledger.open(partner.ledger, partner.name) as ledger:
+        reservation = ledger.reserve(
+            run=run,
+            release=_release_name(partner, run, "examples"),
+            segments=count_segment(config),
+            delta=config.privacy.delta,
+            what="number of training rows",
+            cap=partner.policy.budget,
+            part=part(config, TRAIN),
+        )
+        noise = float(normals(partner, "examples", config_hash(config))((1,))[0])
+        noisy = len(partner.train) + COUNT_NOISE * noise
+        write_atomic(path, json.dumps({"training_rows": noisy}), mode=0o600)
+        ledger.commit(reservation)
+
+
+def _release_name(partner: Partner, run: str, what: str) -> str:
+    """A name for the ledger: fresh in deployment, where noise is new each time."""
+    nonce = "" if partner.seed is not None else f"/{secrets.token_hex(16)}"
+    return f"{run}/{what}{nonce}"

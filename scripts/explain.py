@@ -1,0 +1,79 @@
+"""`fedaccord explain`: which words carried the model's answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from common.errors import UserError
+from common.files import write_atomic
+from server.explain import Explanation, explain, global_words
+from server.report.explanation import explanation_page
+from server.trained import load_trained, test_rows
+
+
+def main(
+    directory: str,
+    text: str | None,
+    label: str | None,
+    html: str | None,
+    everywhere: bool,
+    rows: int,
+    top: int,
+) -> int:
+    """Explain one text, or list what carries each label over the run's test rows.
+
+    Raises UserError when the run has no model, captum is missing or an argument is wrong.
+    """
+    if (text is None) != everywhere:
+        raise UserError("explain: give a text, or --global for the test rows")
+    if everywhere and (html or label):
+        raise UserError("explain: --html and --label go with a text, not with --global")
+    if rows < 1 or top < 1:
+        raise UserError("explain: --rows and --top must be at least 1")
+    console = Console(highlight=False, soft_wrap=True)
+    trained = load_trained(Path(directory))
+    if text is None:
+        table = test_rows(Path(directory), rows)
+        with console.status("") as status:
+            found = []
+            for number, row in enumerate(table.texts, 1):
+                status.update(f"text {number} of {len(table)}")
+                found.append(explain(trained, row))
+        for name, carriers in global_words(found, top).items():
+            listed = Table(
+                "word", "mean weight", "occurrences", title=Text(name), title_justify="left"
+            )
+            for c in carriers:
+                listed.add_row(Text(c.word), f"{c.weight:+.3f}", str(c.occurrences))
+            console.print(listed)
+        console.print(f"Over {len(table)} held-out texts, by the label that the model gave.")
+        return 0
+    one = explain(trained, text, label)
+    console.print(_shown(one))
+    if html:
+        write_atomic(Path(html).expanduser().absolute(), explanation_page(one))
+        console.print(f"page: {html}", markup=False)
+    return 0
+
+
+def _shown(found: Explanation) -> Table:
+    largest = max(abs(w) for w in found.weights) or 1.0
+    table = Table(
+        "word",
+        "weight",
+        "",
+        title=Text(f"{found.label} ({100 * found.probability:.1f} %)"),
+        title_justify="left",
+        caption=f"Sum {sum(found.weights):+.3f} = margin {found.margin:+.3f} of the text - "
+        f"{found.blank_margin:+.3f} of a blank one (± {abs(found.error):.3f}).",
+        caption_justify="left",
+    )
+    for word, weight in zip(found.words, found.weights, strict=True):
+        bar = ("+" if weight > 0 else "-") * round(24 * abs(weight) / largest)
+        colour = "blue" if weight > 0 else "red"
+        table.add_row(Text(word), f"{weight:+.3f}", Text(bar, style=colour))
+    return table

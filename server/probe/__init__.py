@@ -1,0 +1,1 @@
+"""Probes: what a delivered model does on texts made to find its weak places."""

@@ -1,0 +1,101 @@
+"""The delivered model of a run, to ask it again: its labels for texts, and its public test rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from common.config import Config, from_mapping
+from common.data.table import Table
+from common.errors import UserError
+from common.features import Ints, by_length
+from common.mean_pooled import MeanPooledConfig, MeanPooledForSequenceClassification
+from server.testset import public_rows
+
+TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Trained:
+    """`model` in float32 on the CPU, ready to be evaluated; `labels` in the order of its logits."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    labels: tuple[str, ...]
+
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Token ids and mask [n, t], cut as in training."""
+        found = self.tokenizer(list(texts), truncation=True, padding=True, return_tensors="pt")
+        return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
+
+    def predict(self, texts: Sequence[str]) -> Ints:
+        """The label that each text gets, [n]."""
+        predicted = np.zeros(len(texts), dtype=np.int64)
+        # Characters stand for tokens here: only the size of a batch depends on it.
+        lengths = np.array([min(len(t), 4 * self.tokenizer.model_max_length) for t in texts])
+        for chosen in by_length(lengths.astype(np.int64), 4 * TOKENS):
+            with torch.inference_mode():
+                logits = self.model(**self.encode([texts[i] for i in chosen])).logits
+            predicted[chosen] = logits.argmax(1).numpy()
+        return predicted
+
+
+def load_trained(directory: Path) -> Trained:
+    """Load `model/` of a run directory; none of the code in it is run.
+
+    Raises UserError when there is no model or it cannot be loaded.
+    """
+    place = directory / "model"
+    if not (place / "config.json").exists():
+        raise UserError(f"{place}: there is no trained model; is this a finished run?")
+    AutoConfig.register("mean_pooled", MeanPooledConfig, exist_ok=True)
+    AutoModelForSequenceClassification.register(
+        MeanPooledConfig, MeanPooledForSequenceClassification, exist_ok=True
+    )
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"{place}: cannot be loaded: {first}") from error
+    names = model.config.id2label
+    return Trained(model.eval().float(), tokenizer, tuple(names[i] for i in range(len(names))))
+
+
+def load_config(directory: Path) -> Config:
+    """The configuration of a run.
+
+    Raises UserError when config.yaml cannot be read.
+    """
+    try:
+        return from_mapping(yaml.safe_load((directory / "config.yaml").read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{directory / 'config.yaml'}: cannot be read") from error
+
+
+def test_rows(directory: Path, most: int) -> Table:
+    """The rows that the run's figures were measured on, at most `most` (evenly spread).
+
+    Raises UserError when the run had none.
+    """
+    found = public_rows(load_config(directory))
+    if found is None:
+        raise UserError(f"{directory}: the run had no held-out rows (data.test_fraction is 0)")
+    rows = found[0]
+    chosen = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(np.int64))
+    return rows.select(chosen)

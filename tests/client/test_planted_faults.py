@@ -1,0 +1,189 @@
+"""Faults planted into the real training path, each of which breaks the guarantee; each is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from opacus.optimizers import DPOptimizer
+from opacus.optimizers import optimizer as opacus_optimizer
+
+from client import selfcheck, training, work
+from client.ledger import Ledger
+from client.selfcheck import Subject
+from client.session import Session
+from common import messages
+from common.messages import Report
+from common.seeds import torch_generator
+from tests.client.test_metrics import model, session  # noqa: F401
+from tests.client.test_training import FP32, make_examples, network
+
+
+@pytest.fixture
+def subject(tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path) -> Subject:
+    net, config = network(tiny_bert)
+    records = make_examples(net, config, reviews, tmp_path, 40)
+    fewer = make_examples(net, config, reviews, tmp_path, 39)
+    return Subject(net, net.read(), records, fewer, 0.05, "hooks", FP32)
+
+
+@pytest.mark.parametrize("clipping", ["hooks", "ghost"])
+def test_no_alarm_as_it_is(subject: Subject, clipping: str) -> None:
+    assert selfcheck.check_training(replace(subject, clipping=clipping)) == []
+
+
+def test_no_clipping(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unclipped(self: DPOptimizer) -> None:
+        for p in self.params:
+            found = self._get_flat_grad_sample(p).sum(0)
+            p.summed_grad = found if p.summed_grad is None else p.summed_grad + found
+            opacus_optimizer._mark_as_processed(p.grad_sample)
+
+    monkeypatch.setattr(DPOptimizer, "clip_and_accumulate", unclipped)
+    assert "one record moved the sum" in " ".join(selfcheck.sensitivity(subject))
+
+
+def test_clipping_to_another_norm(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = DPOptimizer.clip_and_accumulate
+
+    def loose(self: DPOptimizer) -> None:
+        self.max_grad_norm, kept = 2 * self.max_grad_norm, self.max_grad_norm
+        sound(self)
+        self.max_grad_norm = kept
+
+    monkeypatch.setattr(DPOptimizer, "clip_and_accumulate", loose)
+    assert "one record moved the sum" in " ".join(selfcheck.sensitivity(subject))
+
+
+def test_no_noise(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(self: DPOptimizer) -> None:
+        for p in self.params:
+            p.grad = p.summed_grad.view_as(p)
+
+    monkeypatch.setattr(DPOptimizer, "add_noise", silent)
+    assert "standard deviation" in " ".join(selfcheck.noise(subject))
+
+
+def test_noise_of_half_the_size(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = opacus_optimizer._generate_noise
+    monkeypatch.setattr(opacus_optimizer, "_generate_noise", lambda *a, **k: sound(*a, **k) / 2)
+    assert "standard deviation" in " ".join(selfcheck.noise(subject))
+
+
+def test_the_same_noise_in_every_step(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fixed(std: float, reference: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        g = torch.Generator().manual_seed(reference.numel())
+        return std * torch.randn(reference.shape, generator=g)
+
+    monkeypatch.setattr(opacus_optimizer, "_generate_noise", fixed)
+    assert "the same noise" in " ".join(selfcheck.noise(subject))
+
+
+def test_division_by_the_actual_batch_size(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = DPOptimizer.scale_grad
+
+    def actual(self: DPOptimizer) -> None:
+        taken = [len(rows) for rows in self_batches]
+        self.expected_batch_size = max(1, taken[-1])
+        sound(self)
+
+    self_batches: list[list[int]] = []
+    drawn = training.PoissonBatches.__iter__
+
+    def noted(self: training.PoissonBatches) -> Iterator[list[int]]:
+        for rows in drawn(self):
+            self_batches.append(rows)
+            yield rows
+
+    monkeypatch.setattr(DPOptimizer, "scale_grad", actual)
+    monkeypatch.setattr(training.PoissonBatches, "__iter__", noted)
+    assert "divided by its real size" in " ".join(selfcheck.divisor(subject))
+
+
+def test_fixed_size_batches_accounted_as_poisson(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shuffled(self: training.PoissonBatches) -> Iterator[list[int]]:
+        n, size = len(self.lengths), round(self.sampler.sample_rate * len(self.lengths))
+        for _ in range(len(self)):
+            yield torch.randperm(n, generator=self.sampler.generator)[:size].tolist()
+
+    monkeypatch.setattr(training.PoissonBatches, "__iter__", shuffled)
+    assert "fixed size" in " ".join(selfcheck.sampling(subject))
+
+
+def test_epochs_accounted_as_poisson(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes as they should be, but each record comes once an epoch."""
+
+    def epochs(self: training.PoissonBatches) -> Iterator[list[int]]:
+        rate, n = self.sampler.sample_rate, len(self.lengths)
+        generator = np.random.default_rng(1)
+        left: list[int] = []
+        for _ in range(len(self)):
+            size = generator.binomial(n, rate)
+            if len(left) < size:
+                left = generator.permutation(n).tolist()
+            yield left[:size]
+            left = left[size:]
+
+    monkeypatch.setattr(training.PoissonBatches, "__iter__", epochs)
+    assert "depends on the batch before" in " ".join(selfcheck.sampling(subject))
+
+
+def test_noise_seeded_by_the_coordinator(
+    session: Callable[..., Session],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = session()
+    assert selfcheck.secret_noise(lambda step: work._generators(here, step)) == []
+    monkeypatch.setattr(
+        work, "system_generator", lambda *_: torch_generator(here.config.run.seed, "noise")
+    )
+    alarm = selfcheck.secret_noise(lambda step: work._generators(here, step))
+    assert "the noise stream follows" in " ".join(alarm)
+
+
+def two_rounds(here: Session) -> Report:
+    found = [messages.unpack(work.train(here, *model(here, number))) for number in (1, 2)]
+    assert isinstance(found[-1], Report)
+    return found[-1]
+
+
+def test_accountant_reset_every_round(
+    session: Callable[..., Session],  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = session()
+    delta = here.config.privacy.delta
+
+    def alarm(report: Report, steps: int) -> list[str]:
+        with Ledger.open(here.partner.ledger, "clinic") as ledger:
+            return selfcheck.accounting(ledger.entries(), steps, "run", delta, report.epsilon)
+
+    assert alarm(two_rounds(here), 2) == []
+    # The epsilon of the last reservation alone is told.
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Ledger,
+            "epsilon",
+            lambda self, delta, run=None: selfcheck.epsilon(self.spent(run)[-1:], delta).value,
+        )
+        assert "was told" in " ".join(alarm(two_rounds(here), 4))
+    # A ledger that forgets: each round begins with an empty file.
+    sound = Ledger.reserve
+
+    def forget(self: Ledger, *args: Any, **kwargs: Any) -> Any:
+        kwargs["release"] = "always the same"
+        known = [e for e in self.entries() if e.body.get("release") == kwargs["release"]]
+        kwargs["segments"] = known[0].segments if known else kwargs["segments"]
+        return sound(self, *args, **kwargs)
+
+    monkeypatch.setattr(work.Ledger, "reserve", forget)
+    assert "are in the ledger" in " ".join(alarm(two_rounds(here), 6))

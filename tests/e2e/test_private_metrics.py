@@ -1,0 +1,72 @@
+"""A whole run whose partners tell nothing exactly, on validation rows alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from client import ledger
+from server.verify import verify
+from strategies.client_level import gaussian_epsilon
+from tests.e2e.conftest import Start
+
+
+def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    process = start(
+        *job,
+        "privacy.metrics=private",
+        '+data.group_values.Haus=[Nord,"Süd"]',
+        "data.test_fraction=0",
+        "data.validation_fraction=0.4",
+        "train.batch=20",
+        "run.rounds=2",
+        f"run.dir={directory}",
+    )
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "noise ±" in out
+    found = json.loads((directory / "results.json").read_text())
+    final = found["final"]
+    assert final["data"]["measured_on"] == "validation"
+    assert final["data"]["partner_metrics"] == "private"
+    assert final["data"]["training_rows_error"] == pytest.approx(30 * 3**0.5)
+    for row in (*final["partners"].values(), *final["groups"].values()):
+        assert 0 <= row["accuracy"] <= 1
+        assert row["accuracy_error"] > 0
+    assert final["accuracy_error"] > 0
+    assert final["loss_error"] > 0
+    assert final["fairness"]["groups"]["Haus"]["values"]["Nord"]["accuracy_error"] > 0
+    assert all(row["mean_partner_accuracy_error"] > 0 for row in found["rounds"])
+    assert all(row["validation_loss_error"] > 0 for row in found["rounds"])
+    assert "noise ±" in (directory / "model" / "README.md").read_text()
+    for name, row in final["partners"].items():
+        entries = ledger.read(directory / "partners" / name / "ledger.sqlite")
+        sides = [str(e.body["part"]).rpartition("/")[2] for e in entries if e.kind == "reserve"]
+        # The number of rows and two rounds; metrics in two rounds and of the final model.
+        assert sorted(sides) == ["train"] * 3 + ["validation"] * 3
+        assert row["epsilon"] == ledger.total(entries, 1e-4).value
+        assert 7.9 < row["epsilon"] <= 8.0
+
+
+def test_client_level_noise_is_in_results_and_card_and_verifies(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    process = start(
+        *job,
+        "run.rounds=2",
+        "strategy/client_level=on",
+        "strategy.client_level.noise_multiplier=5",
+        f"run.dir={directory}",
+    )
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    found = json.loads((directory / "results.json").read_text())["final"]["client_level"]
+    assert found["epsilon"] == pytest.approx(gaussian_epsilon(5.0, 2, 1e-3))
+    assert "For whole partners" in (directory / "model" / "README.md").read_text()
+    assert verify(directory).problems == []
