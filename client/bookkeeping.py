@@ -6,11 +6,21 @@ the norms like that and then goes backwards a second time; here the a and b of e
 ("book-keeping"), and sum_i c_i g_i is formed from them.  The gradients of the weights that autograd
 would compute are never asked for, so the work is that of plain training and the norms.
 
-bfloat16: products of matrices are rounded to bfloat16, and a norm that is rounded down would loosen
-the bound on the sensitivity.  So the norms here are upper bounds: with u = 2^-8 the unit roundoff,
-both Gram matrices are off by a factor within 1 +- u, hence the squared norm by at most
-(2u + u^2) sum |G_ts A_ts|, which is added; and each example's gradient is formed alone, rounded
-once (a factor within 1 +- u, counted into its norm) and then scaled and added in float32.
+Sensitivity: that squared norm is a sum that can cancel.  Tokens whose gradients cancel exactly in
+real numbers (the keys of an attention; parameters crafted so) leave only rounding errors, computed
+one way in the norm and another way in the sum, and a norm that is too small would let one example
+move the sum by any amount.  So the norms here are upper bounds of the true ones: with S = sum_t
+|a_t| |b_t|, v = 2^-24 the unit roundoff of float32 and dot products of d numbers off by at most
+d v |x| |y| (Higham 2002, section 3.1), the double sum is off by at most (in + out + 64) v S^2; twice
+that is added.  Then S is at most 1 / sqrt(2 (in + out + 64) v) times the norm, and what rounding
+adds to the contribution of an example to the sum is below a thousandth of the clipping norm.  An
+example with |a_t| or |b_t| above 1e9 contributes nothing, lest a product overflow while its factor
+underflows.
+
+bfloat16: products of matrices are rounded to bfloat16 as well.  With u = 2^-8 both Gram matrices are
+off by a factor within 1 +- u, hence the squared norm by at most (2u + u^2) sum |G_ts A_ts|, which is
+added; and each example's gradient is formed alone, rounded once (a factor within 1 +- u, counted
+into its norm) and then scaled and added in float32.
 """
 
 from __future__ import annotations
@@ -29,6 +39,7 @@ from client.clipping import clip_factors
 
 # Below this many tokens a float32 product is cheaper than a bfloat16 one for every example.
 FEW_TOKENS = 16
+LARGEST = 1e9
 
 
 @dataclass(frozen=True)
@@ -68,13 +79,20 @@ class _Factored:
     grams: tuple[Tensor, Tensor]
 
     def squares(self) -> Tensor:
-        """Squared norms [n], or with bfloat16 upper bounds of them."""
-        products = self.grams[0].float() * self.grams[1].float()
+        """Upper bounds [n] of the squared norms; infinite for an example with wild numbers."""
+        grams = [gram.float() for gram in self.grams]
+        products = grams[0] * grams[1]
         squares = products.sum((1, 2)).clamp(min=0.0)
-        if self.b.dtype == torch.float32:
-            return squares
-        u = torch.finfo(self.b.dtype).eps / 2
-        return (squares + (2 * u + u * u) * products.abs().sum((1, 2))) * (1 + u) ** 2
+        lengths = [gram.diagonal(dim1=1, dim2=2) for gram in grams]
+        # |a_t| |b_t| summed over tokens: the size of what may have cancelled.
+        sizes = (lengths[0].sqrt() * lengths[1].sqrt()).sum(1)
+        v = torch.finfo(torch.float32).eps / 2
+        squares = squares + 2 * (self.a.shape[2] + self.b.shape[2] + 64) * v * sizes.square()
+        if self.b.dtype != torch.float32:
+            u = torch.finfo(self.b.dtype).eps / 2
+            squares = (squares + (2 * u + u * u) * products.abs().sum((1, 2))) * (1 + u) ** 2
+        tame = torch.stack([x.amax(1) <= LARGEST**2 for x in lengths]).all(0)
+        return torch.where(tame, squares, torch.inf)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """sum_i c_i g_i, [out, in] in float32; a gradient whose factor is 0 need not be finite."""
