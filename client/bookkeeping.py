@@ -11,16 +11,16 @@ real numbers (the keys of an attention; parameters crafted so) leave only roundi
 one way in the norm and another way in the sum, and a norm that is too small would let one example
 move the sum by any amount.  So the norms here are upper bounds of the true ones: with S = sum_t
 |a_t| |b_t|, v = 2^-24 the unit roundoff of float32 and dot products of d numbers off by at most
-d v |x| |y| (Higham 2002, section 3.1), the double sum is off by at most (in + out + 64) v S^2; twice
-that is added.  Then S is at most 1 / sqrt(2 (in + out + 64) v) times the norm, and what rounding
-adds to the contribution of an example to the sum is below a thousandth of the clipping norm.  An
-example with |a_t| or |b_t| above 1e9 contributes nothing, lest a product overflow while its factor
-underflows.
+d v |x| |y| (Higham 2002, section 3.1), the double sum is off by at most (in + out + 64) v S^2;
+twice that is added.  Then S is at most 1 / sqrt(2 (in + out + 64) v) times the norm, and what
+rounding adds to an example's contribution to the sum is below a thousandth of the clipping norm.
+An example with |a_t| or |b_t| above 1e9 contributes nothing, lest a product overflow while its
+factor underflows.
 
-bfloat16: products of matrices are rounded to bfloat16 as well.  With u = 2^-8 both Gram matrices are
-off by a factor within 1 +- u, hence the squared norm by at most (2u + u^2) sum |G_ts A_ts|, which is
-added; and each example's gradient is formed alone, rounded once (a factor within 1 +- u, counted
-into its norm) and then scaled and added in float32.
+bfloat16: products of matrices are rounded to bfloat16 as well.  With u = 2^-8 both Gram matrices
+are off by a factor within 1 +- u, hence the squared norm by at most (2u + u^2) sum |G_ts A_ts|,
+which is added; and each example's gradient is formed alone, rounded once (a factor within 1 +- u,
+counted into its norm) and then scaled and added in float32.
 """
 
 from __future__ import annotations

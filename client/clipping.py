@@ -18,7 +18,9 @@ And two factors c_i of a gradient of norm n, with clipping norm R:
 
 Sensitivity: with either factor, adding or removing one example moves the sum by at most R in l2
 norm, because the factor of an example depends on nothing but its own gradient.  A gradient whose
-norm is not a finite number gets the factor 0.  Float32 arithmetic is taken as exact.
+norm is not a finite number gets the factor 0.  The norm must be no smaller than that of what is
+added: hooks measure the very gradients that they add, book-keeping adds a bound of its rounding to
+the norm (`client.bookkeeping`).  Ghost has no such bound, and is therefore for simulations only.
 """
 
 from __future__ import annotations

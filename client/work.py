@@ -58,8 +58,9 @@ def check_request(session: Session) -> None:
     )
     if partner.seed is None and config.private and config.privacy.clipping == "ghost":
         raise UserError(
-            "privacy.clipping: ghost is for simulations only: crafted parameters could make one "
-            "row's norm overflow and the sum NaN, noise and all; use bookkeeping, hooks or auto"
+            "privacy.clipping: ghost is for simulations only: crafted parameters could make the "
+            "norm of one row's gradient come out too small or infinite; use bookkeeping, hooks or "
+            "auto"
         )
     if config.private_metrics and set(config.data.columns.groups) - set(config.data.group_values):
         raise UserError("data.group_values: this partner's file does not declare its group values")

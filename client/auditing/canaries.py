@@ -69,6 +69,10 @@ class Chosen:
         """Run the part of the network that these rows still need."""
         return self.examples.logits(network, batch)
 
+    def release(self) -> None:
+        """As of all rows."""
+        self.examples.release()
+
 
 def made_up_texts(network: Network, length: int, count: int, seed: int) -> tuple[list[str], Ints]:
     """`count` texts of random words of the vocabulary, about half of `length` tokens long, and
