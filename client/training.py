@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientClipping
+from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
@@ -26,6 +26,8 @@ from opacus.utils.uniform_sampler import UniformWithReplacementSampler
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
+from client.bookkeeping import BookkeepingModule
+from client.clipping import AutoSDPOptimizer, GhostModule
 from common.config import TrainConfig
 from common.device import Device
 from common.features import Batch, Examples, Ints
@@ -34,11 +36,12 @@ from common.model import Network, may_not_rest, unmoved
 
 @dataclass(frozen=True)
 class Privacy:
-    """How one message's gradients are made private."""
+    """How one message's gradients are made private; see `client.clipping` for the choices."""
 
     noise_multiplier: float
     clip: float
     clipping: str
+    normalize: str = "flat"
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def _optimizer(
     return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
-class _Forward(nn.Module):
+class Forward(nn.Module):
     """What Opacus wraps: the network's trained part behind one `forward(batch)`."""
 
     def __init__(self, network: Network, examples: Examples) -> None:
@@ -99,7 +102,7 @@ class _Forward(nn.Module):
 
 
 def _private_hooks(
-    model: _Forward, optimizer: DPOptimizer, loader: DataLoader[Batch], device: Device, size: int
+    model: Forward, optimizer: DPOptimizer, loader: DataLoader[Batch], device: Device, size: int
 ) -> set[str]:
     """Per-example gradients from Opacus' hooks, clipped and noised by its DPOptimizer.
 
@@ -141,46 +144,87 @@ def _private_hooks(
 
 
 def _private_ghost(
-    model: _Forward,
+    model: Forward,
     optimizer: DPOptimizerFastGradientClipping,
     loader: DataLoader[Batch],
     device: Device,
     size: int,
+    normalize: str,
 ) -> None:
     """Ghost clipping (Li et al. 2022): norms without per-example gradients, two backward passes.
 
     Runs in float32: Opacus takes the norms in the dtype of the activations, and a bf16 norm would
     bound the sensitivity only to about one percent.
     """
-    module = GradSampleModuleFastGradientClipping(
-        model,
-        max_grad_norm=optimizer.max_grad_norm,
-        use_ghost_clipping=True,
-        loss_reduction="mean",
-        strict=False,
-    )
+    module = GhostModule(model, optimizer.max_grad_norm, normalize)
     criterion = DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
+
+    def backward(batch: Batch) -> None:
+        if batch.inputs.is_floating_point():
+            batch = replace(batch, inputs=batch.inputs.float())
+        criterion(module(batch), batch.labels).backward()
+
     try:
-        with BatchMemoryManager(
-            data_loader=loader, max_physical_batch_size=size, optimizer=optimizer
-        ) as physical:
-            for batch in physical:
-                if len(batch) == 0:
-                    for p in optimizer.params:
-                        p.grad = torch.zeros_like(p)
-                else:
-                    moved = batch.to(device.device)
-                    if moved.inputs.is_floating_point():
-                        moved = replace(moved, inputs=moved.inputs.float())
-                    criterion(module(moved), moved.labels).backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+        _fast_steps(backward, optimizer, loader, device, size)
     finally:
         module.remove_hooks()
 
 
+def _private_bookkeeping(
+    model: Forward,
+    optimizer: DPOptimizerFastGradientClipping,
+    loader: DataLoader[Batch],
+    device: Device,
+    size: int,
+    normalize: str,
+) -> set[str]:
+    """Clipped sums from one backward pass.
+
+    Returns the names of parameters for which no row of any batch had a gradient.
+    """
+    module = BookkeepingModule(model, optimizer.max_grad_norm, normalize)
+    silent: set[Tensor] | None = None
+
+    def backward(batch: Batch) -> None:
+        nonlocal silent
+        with device.autocast():
+            logits = module(batch)
+        unmoved_now = module.backward(
+            nn.functional.cross_entropy(logits.float(), batch.labels, reduction="none")
+        )
+        silent = unmoved_now if silent is None else silent & unmoved_now
+
+    try:
+        _fast_steps(backward, optimizer, loader, device, size)
+    finally:
+        module.remove_hooks()
+    named = model.named_parameters()
+    return {name.removeprefix("suffix.") for name, p in named if silent and p in silent}
+
+
+def _fast_steps(
+    backward: Callable[[Batch], None],
+    optimizer: DPOptimizerFastGradientClipping,
+    loader: DataLoader[Batch],
+    device: Device,
+    size: int,
+) -> None:
+    """Steps whose `backward` leaves the clipped sum of a physical batch in `p.grad`."""
+    with BatchMemoryManager(
+        data_loader=loader, max_physical_batch_size=size, optimizer=optimizer
+    ) as physical:
+        for batch in physical:
+            if len(batch) == 0:
+                for p in optimizer.params:
+                    p.grad = torch.zeros_like(p)
+            else:
+                backward(batch.to(device.device))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+
 def _plain(
-    model: _Forward,
+    model: Forward,
     optimizer: torch.optim.Optimizer,
     loader: DataLoader[Batch],
     device: Device,
@@ -229,7 +273,7 @@ def train(
     network.write(start)
     start = network.read()
     network.suffix.train()
-    model = _Forward(network, examples)
+    model = Forward(network, examples)
     parameters = list(network.trainable().values())
     expected = sample_rate * len(examples) if expected is None else expected
     loader: DataLoader[Batch] = DataLoader(
@@ -245,8 +289,9 @@ def train(
     if privacy is None:
         _plain(model, inner, loader, device, config.physical_batch, expected)
     else:
-        kind = DPOptimizerFastGradientClipping if privacy.clipping == "ghost" else DPOptimizer
-        optimizer = kind(
+        kinds = {("hooks", "flat"): DPOptimizer, ("hooks", "auto_s"): AutoSDPOptimizer}
+        way, normalize = privacy.clipping, privacy.normalize
+        optimizer = kinds.get((way, normalize), DPOptimizerFastGradientClipping)(
             inner,
             noise_multiplier=privacy.noise_multiplier,
             max_grad_norm=privacy.clip,
@@ -254,10 +299,13 @@ def train(
             loss_reduction="mean",
             generator=noise,
         )
-        if privacy.clipping == "ghost":
-            _private_ghost(model, optimizer, loader, device, config.physical_batch)
+        run = (model, optimizer, loader, device, config.physical_batch)
+        if way == "ghost":
+            _private_ghost(*run, normalize)
+        elif way == "bookkeeping":
+            cut_off |= _private_bookkeeping(*run, normalize)
         else:
-            cut_off |= _private_hooks(model, optimizer, loader, device, config.physical_batch)
+            cut_off |= _private_hooks(*run)
     seconds = time.perf_counter() - began
     network.suffix.eval()
     after = network.read()

@@ -11,6 +11,7 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from client.accounting import Segment, calibrate
+from client.fastest import choose
 from client.ledger import Ledger
 from client.metrics import (
     COUNT_NOISE,
@@ -57,8 +58,9 @@ def check_request(session: Session) -> None:
     )
     if partner.seed is None and config.private and config.privacy.clipping == "ghost":
         raise UserError(
-            "privacy.clipping: ghost is for simulations only: crafted parameters could make one "
-            "row's norm overflow and the sum NaN, noise and all; use hooks"
+            "privacy.clipping: ghost is for simulations only: crafted parameters could make the "
+            "norm of one row's gradient come out too small or infinite; use bookkeeping, hooks or "
+            "auto"
         )
     if config.private_metrics and set(config.data.columns.groups) - set(config.data.group_values):
         raise UserError("data.group_values: this partner's file does not declare its group values")
@@ -154,6 +156,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     step = f"{request.round}/{digest(start)}"
     measured = _measure(session, request.run, f"round {step}")
     sampling, noise = _generators(session, step)
+    privacy = _privacy(session, sigma)
 
     def steps() -> RecordDict:
         trained = train_locally(
@@ -162,7 +165,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             start,
             config.train,
             rate,
-            Privacy(sigma, config.privacy.clip, config.privacy.clipping) if sigma > 0 else None,
+            privacy,
             sampling,
             noise,
             session.device,
@@ -189,6 +192,22 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
         reply = steps()
         ledger.commit(reservation)
     return reply
+
+
+def _privacy(session: Session, sigma: float) -> Privacy | None:
+    """How this message's gradients are made private; None without noise, when privacy is off."""
+    if not sigma > 0:
+        return None
+    config, asked = session.config, session.config.privacy
+    return choose(
+        session.network,
+        session.train,
+        config.model.max_length,
+        config.train,
+        Privacy(sigma, asked.clip, asked.clipping, asked.normalize),
+        session.device,
+        session.partner.cache,
+    )
 
 
 def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Generator]:

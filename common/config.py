@@ -83,7 +83,10 @@ class PrivacyConfig:
     epsilon: float = 8.0
     delta: float = 1e-5
     clip: float = 0.1
+    # How per-example gradients are clipped (`client.clipping`); `auto` measures once and remembers.
     clipping: str = "hooks"
+    # "flat" clips what is longer than `clip`; "auto_s" scales every gradient to about `clip`.
+    normalize: str = "flat"
     metrics: str = "exact"
     metrics_epsilon: float | None = None
 
@@ -266,7 +269,8 @@ def validate(config: Config) -> Config:
     _between("train.lr", train.lr, 0, infinity, open_low=True)
     _between("train.weight_decay", train.weight_decay, 0, infinity)
     _one_of("privacy.mode", privacy.mode, ("dp", "none"))
-    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost"))
+    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost", "bookkeeping", "auto"))
+    _one_of("privacy.normalize", privacy.normalize, ("flat", "auto_s"))
     _one_of("privacy.metrics", privacy.metrics, ("exact", "private"))
     _between("privacy.epsilon", privacy.epsilon, 0, infinity, open_low=True)
     _between("privacy.metrics_epsilon", config.metrics_epsilon, 0, infinity, open_low=True)

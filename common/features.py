@@ -134,13 +134,13 @@ class TokenExamples:
 class PrefixExamples:
     """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1].
 
-    `vectors` is a view of `file`, the memory map that they are read from.
+    `vectors` is a view of `file`, the memory map that they are read from, if they come from one.
     """
 
     vectors: Tensor
     offsets: Ints
     labels: Ints
-    file: mmap.mmap
+    file: mmap.mmap | None = None
 
     @property
     def lengths(self) -> Ints:
@@ -170,7 +170,7 @@ class PrefixExamples:
 
     def release(self) -> None:
         """Unload the pages: a worker that serves many partners would hold all of their vectors."""
-        if hasattr(mmap, "MADV_DONTNEED"):
+        if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
             self.file.madvise(mmap.MADV_DONTNEED)
 
 

@@ -42,6 +42,24 @@ def _add_evidence(commands: Any) -> None:
     verify = commands.add_parser("verify", help="hold a run directory against its audit log")
     verify.add_argument("directory", help="the run directory")
     verify.set_defaults(module="scripts.verify", arguments=lambda a: (a.directory,))
+    audit = commands.add_parser(
+        "audit",
+        help="measure how much a training gives away of who took part",
+        description="audit privacy: train as one partner would, with made-up rows that are in or "
+        "out by a coin, guess which, and report the epsilon that the guesses prove beside the one "
+        "that is claimed. With --run also attack that run's model. Overrides are those of "
+        "simulate. The exit code is 1 when a claim is refuted.",
+    )
+    audit.add_argument("what", choices=["privacy"])
+    audit.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    audit.add_argument("--run", metavar="RUNDIR", help="a finished simulation")
+    audit.add_argument("--canaries", type=int, default=500, help="0: none (default: 500)")
+    audit.add_argument("--confidence", type=float, default=0.95)
+    audit.add_argument("--seed", type=int, default=0, help="of the audit's own coins")
+    audit.set_defaults(
+        module="scripts.audit_privacy",
+        arguments=lambda a: (a.overrides, a.run, a.canaries, a.confidence, a.seed),
+    )
     report = commands.add_parser("report", help="write report.html of a run or a study anew")
     report.add_argument("directory", help="the directory of a run or of a four-way study")
     report.set_defaults(module="scripts.report", arguments=lambda a: (a.directory,))

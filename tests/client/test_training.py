@@ -17,13 +17,15 @@ from common.features import Examples, prepare
 from common.model import Network, build
 
 FP32 = Device(torch.device("cpu"), torch.float32)
+WAYS = ("hooks", "ghost", "bookkeeping")
 CHOICES = [
-    ("lora", "mean", "hooks"),
-    ("lora", "mean", "ghost"),
-    ("last_k", "cls", "hooks"),
-    ("last_k", "cls", "ghost"),
-    ("full", "mean", "hooks"),
-    ("full", "cls", "ghost"),
+    *(("lora", "mean", way, "flat") for way in WAYS),
+    *(("lora", "mean", way, "auto_s") for way in WAYS),
+    *(("last_k", "cls", way, "flat") for way in WAYS),
+    ("full", "mean", "hooks", "flat"),
+    ("full", "mean", "bookkeeping", "auto_s"),
+    ("full", "cls", "ghost", "flat"),
+    ("full", "cls", "bookkeeping", "flat"),
 ]
 
 
@@ -40,7 +42,12 @@ def make_examples(
 
 
 def expected_step(
-    net: Network, examples: Examples, start: dict[str, Tensor], rate: float, clip: float
+    net: Network,
+    examples: Examples,
+    start: dict[str, Tensor],
+    rate: float,
+    clip: float,
+    normalize: str,
 ) -> dict[str, Tensor]:
     """- sum of clipped per-example gradients / expected batch size, one example at a time."""
     net.write(start)
@@ -55,13 +62,14 @@ def expected_step(
         one = examples.__getitems__([row])
         loss = nn.functional.cross_entropy(examples.logits(net, one), one.labels)
         gradients = torch.autograd.grad(loss, list(net.trainable().values()))
-        norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+        norm = float(torch.sqrt(sum((g**2).sum() for g in gradients)))
+        factor = clip / (norm + 0.01) if normalize == "auto_s" else min(1.0, clip / norm)
         for name, gradient in zip(names, gradients, strict=True):
-            total[name] -= gradient * min(1.0, clip / float(norm)) / (rate * len(examples))
+            total[name] -= gradient * factor / (rate * len(examples))
     return total
 
 
-@pytest.mark.parametrize(("trainable", "head", "clipping"), CHOICES)
+@pytest.mark.parametrize(("trainable", "head", "clipping", "normalize"), CHOICES)
 def test_equals_explicit_per_example_loop(
     tiny_bert: Path,
     reviews: tuple[list[str], list[int]],
@@ -69,6 +77,7 @@ def test_equals_explicit_per_example_loop(
     trainable: str,
     head: str,
     clipping: str,
+    normalize: str,
 ) -> None:
     net, config = network(tiny_bert, trainable=trainable, head=head)
     examples = make_examples(net, config, reviews, tmp_path, 60)
@@ -81,12 +90,12 @@ def test_equals_explicit_per_example_loop(
         start,
         TrainConfig(physical_batch=7),
         0.4,
-        Privacy(1e-9, 0.05, clipping),
+        Privacy(1e-9, 0.05, clipping, normalize),
         torch.Generator().manual_seed(5),
         torch.Generator().manual_seed(6),
         FP32,
     )
-    wanted = expected_step(net, examples, start, 0.4, 0.05)
+    wanted = expected_step(net, examples, start, 0.4, 0.05, normalize)
     for name, delta in wanted.items():
         torch.testing.assert_close(done.delta[name], delta, atol=2e-7, rtol=1e-3, msg=name)
 
@@ -120,7 +129,7 @@ def test_empty_batch_takes_a_noised_step(
 ) -> None:
     net, config = network(tiny_bert)
     examples = make_examples(net, config, reviews, tmp_path, 20)
-    for clipping in ("hooks", "ghost"):
+    for clipping in WAYS:
         done = train(
             net,
             examples,
@@ -135,10 +144,18 @@ def test_empty_batch_takes_a_noised_step(
         assert all(bool(d.abs().max() > 0) for d in done.delta.values())
 
 
+@pytest.mark.parametrize("normalize", ["flat", "auto_s"])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("clipping", ["hooks", "bookkeeping"])
 def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
-    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+    tiny_bert: Path,
+    reviews: tuple[list[str], list[int]],
+    tmp_path: Path,
+    clipping: str,
+    precision: torch.dtype,
+    normalize: str,
 ) -> None:
-    net, config = network(tiny_bert)
+    net, config = network(tiny_bert, trainable="last_k")
     with_record = make_examples(net, config, reviews, tmp_path, 30)
     without = make_examples(net, config, reviews, tmp_path, 29)
     start = net.read()
@@ -151,10 +168,10 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
             start,
             TrainConfig(),
             rate,
-            Privacy(1e-12, 0.1, "hooks"),
+            Privacy(1e-12, 0.1, clipping, normalize),
             torch.Generator().manual_seed(1),
             torch.Generator().manual_seed(2),
-            FP32,
+            Device(torch.device("cpu"), precision),
         )
         flat = torch.cat([d.flatten() for d in done.delta.values()]).double()
         sums.append(flat * len(examples))
@@ -162,8 +179,9 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
     assert 0 < distance <= 0.1 * (1 + 1e-4)
 
 
+@pytest.mark.parametrize("clipping", ["hooks", "bookkeeping"])
 def test_a_row_whose_gradient_overflows_does_not_show(
-    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path, clipping: str
 ) -> None:
     """Parameters can be crafted so that a certain row gives NaN: noise would not hide that."""
     net, config = network(tiny_bert)
@@ -175,7 +193,7 @@ def test_a_row_whose_gradient_overflows_does_not_show(
         net.read(),
         TrainConfig(),
         1.0,
-        Privacy(1e-12, 0.1, "hooks"),
+        Privacy(1e-12, 0.1, clipping),
         torch.Generator().manual_seed(1),
         torch.Generator().manual_seed(2),
         FP32,
@@ -222,7 +240,7 @@ def test_a_tensor_that_does_not_move_is_an_error(
     examples = make_examples(net, config, reviews, tmp_path, 30)
     # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
     net.suffix.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
-    for privacy in (None, Privacy(1.0, 0.1, "hooks")):
+    for privacy in (None, Privacy(1.0, 0.1, "hooks"), Privacy(1.0, 0.1, "bookkeeping")):
         with pytest.raises(RuntimeError, match="did not move"):
             train(
                 net,

@@ -1,0 +1,239 @@
+"""Examples a second and peak memory of private training, beside the same training without privacy.
+
+``python -m bench.dp_throughput --json FILE`` takes one optimiser step at a time through the
+partner's own training code, on the embedded MiniLM and random tokens of full length, for every way
+to clip, every trainable set and every length, and writes ``{"rows": [...]}`` after every group.  A
+row has ``mode`` (``none``: without privacy), ``trainable``, ``length``, ``examples_per_s`` (the
+median), ``peak_mb`` (resident memory of a process that did nothing else) and
+``ratio_to_non_private``.
+
+Every configuration has a process of its own; the processes of one group take turns, so that a busy
+moment of the machine falls on all of them.  Ways that reach less than half of the plain speed while
+they warm up are measured once.
+
+Trainable sets: ``lora`` is r = 8 on query, value and dense of all layers; ``last_k`` the top two
+layers, read from the prefix cache; ``full`` all layers (the embeddings stay frozen, as always).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from client.training import Privacy, train
+from common.config import ModelConfig, TrainConfig
+from common.device import pick_device, usable_cores
+from common.features import Examples, TokenExamples, with_prefix
+from common.files import write_atomic
+from common.model import build
+
+MODES = ("none", "hooks", "ghost", "bookkeeping")
+LAYERS = {"lora": 0, "last_k": 2, "full": 0}
+WARM_UP_ROWS = 64
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one child measures; it travels as JSON."""
+
+    base: str
+    trainable: str
+    length: int
+    mode: str
+    batch: int
+    physical_batch: int
+    precision: str
+    threads: int
+    cache: str
+
+
+def step_of(work: Work) -> Callable[[int], float]:
+    """A function that takes one step on so many rows and returns its examples a second."""
+    torch.set_num_threads(work.threads)
+    config = ModelConfig(
+        base=work.base,
+        trainable=work.trainable,
+        layers=LAYERS[work.trainable],
+        max_length=work.length,
+        precision=work.precision,
+    )
+    network = build(config, ("negative", "positive"), seed=0)
+    device = pick_device(work.precision)
+    network.suffix.to(device.device)
+    random = np.random.default_rng(0)
+    size = (network.suffix.config.vocab_size, work.batch * work.length)
+    rows: Examples = TokenExamples(
+        random.integers(0, *size).astype(np.int32),
+        np.arange(work.batch + 1, dtype=np.int64) * work.length,
+        random.integers(0, 2, work.batch),
+        0,
+    )
+    if network.frozen_layers > 0:
+        key = f"{work.trainable}-{work.length}-{work.batch}"
+        rows = with_prefix(rows, key, network, device, Path(work.cache))  # type: ignore[arg-type]
+    start = network.read()
+    privacy = None if work.mode == "none" else Privacy(1.0, 0.1, work.mode)
+
+    def step(count: int) -> float:
+        sampling = torch.Generator().manual_seed(0)
+        noise = torch.Generator(device.device).manual_seed(0)
+        some = rows if count >= work.batch else _first(rows, count)
+        settings = TrainConfig(physical_batch=work.physical_batch)
+        done = train(network, some, start, settings, 1.0, privacy, sampling, noise, device)
+        return done.examples / done.seconds
+
+    return step
+
+
+def _first(rows: Any, count: int) -> Any:
+    """The first rows of an `Examples`."""
+    kind = type(rows)
+    fields = dict(vars(rows))
+    return kind(**{**fields, "offsets": rows.offsets[: count + 1], "labels": rows.labels[:count]})
+
+
+def child(work: Work) -> None:
+    """Answer every number of rows on standard input with a speed and the peak memory so far."""
+    step = step_of(work)
+    for line in sys.stdin:
+        speed = step(int(line))
+        print(json.dumps({"speed": speed, "peak_mb": peak_mb()}), flush=True)
+
+
+def peak_mb() -> float:
+    """Peak resident memory of this process in MiB."""
+    status = Path("/proc/self/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024
+
+
+class Child:
+    """One measured process."""
+
+    def __init__(self, work: Work) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.dp_throughput", "--child", json.dumps(vars(work))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def step(self, rows: int) -> dict[str, float]:
+        """One step on `rows` rows.
+
+        Raises RuntimeError when the process has ended.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{rows}\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("a measuring process has ended early")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def end(self) -> None:
+        """Close its input, which ends it, and wait."""
+        self.process.communicate()
+
+
+def measure(works: Sequence[Work], repeats: int) -> list[dict[str, Any]]:
+    """Rows of one group: the same trainable set and length in several modes, taking turns."""
+    children = {work.mode: Child(work) for work in works}
+    try:
+        small = min(WARM_UP_ROWS, works[0].batch)
+        warm = {mode: one.step(small)["speed"] for mode, one in children.items()}
+        slow = {mode for mode in warm if warm[mode] < 0.5 * warm.get("none", 0.0)}
+        speeds: dict[str, list[float]] = {mode: [] for mode in children}
+        peaks: dict[str, float] = {}
+        for repeat in range(repeats):
+            for mode, one in children.items():
+                if repeat == 0 or mode not in slow:
+                    answer = one.step(works[0].batch)
+                    speeds[mode].append(answer["speed"])
+                    peaks[mode] = answer["peak_mb"]
+    finally:
+        for one in children.values():
+            one.end()
+    median = {mode: statistics.median(values) for mode, values in speeds.items()}
+    plain = median.get("none")
+    return [
+        {
+            "mode": work.mode,
+            "trainable": work.trainable,
+            "length": work.length,
+            "examples_per_s": round(median[work.mode], 2),
+            "peak_mb": round(peaks[work.mode], 1),
+            "ratio_to_non_private": round(median[work.mode] / plain, 3) if plain else None,
+        }
+        for work in works
+    ]
+
+
+def _words(text: str, allowed: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    words = text.split(",")
+    if unknown := [word for word in words if word not in allowed]:
+        parser.error(f"unknown {unknown[0]}; choose from {', '.join(allowed)}")
+    return words
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure every group and write the file after each."""
+    parser = argparse.ArgumentParser(prog="python -m bench.dp_throughput", description=__doc__)
+    parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--modes", default=",".join(MODES))
+    parser.add_argument("--trainable", default=",".join(LAYERS))
+    parser.add_argument("--lengths", default="64,128")
+    parser.add_argument("--batch", type=int, default=256, help="rows of one step")
+    parser.add_argument("--physical-batch", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--base", default="embedded", help="another model than MiniLM")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    asked = parser.parse_args(argv)
+    if asked.child:
+        child(Work(**json.loads(asked.child)))
+        return
+    if asked.json is None:
+        parser.error("--json is needed")
+    modes = _words(asked.modes, MODES, parser)
+    sets = _words(asked.trainable, tuple(LAYERS), parser)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as cache:
+        for trainable in sets:
+            for length in map(int, asked.lengths.split(",")):
+                group = [
+                    Work(
+                        asked.base,
+                        trainable,
+                        length,
+                        mode,
+                        asked.batch,
+                        asked.physical_batch,
+                        asked.precision,
+                        asked.threads,
+                        cache,
+                    )
+                    for mode in modes
+                ]
+                for row in measure(group, asked.repeats):
+                    rows.append(row)
+                    print(*row.values(), sep="\t", flush=True)
+                write_atomic(asked.json, json.dumps({"rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""`fedaccord audit privacy`: a lower bound on epsilon, measured, beside the one that is claimed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from common.config import Config
+from common.errors import UserError
+from common.files import write_atomic
+from scripts.compose import load_config
+from scripts.simulate import complete, configure
+
+if TYPE_CHECKING:
+    from client.auditing.canaries import CanaryAudit
+    from client.auditing.membership import MembershipAudit
+
+REPORT = "privacy-audit.json"
+# Training without privacy: no gradient is this long.
+NO_CLIP = 1e9
+
+
+def main(
+    overrides: Sequence[str], run: str | None, canaries: int, confidence: float, seed: int
+) -> int:
+    """Audit a finished run and its configuration, or a configuration; 1 when a claim is refuted.
+
+    Raises UserError when there is nothing to audit.
+    """
+    if not 0.5 < confidence < 1:
+        raise UserError("--confidence: must be between 0.5 and 1")
+    if run is None and canaries < 1:
+        raise UserError("--canaries: must be at least 1, or name a finished --run")
+    config = _config_of(run, overrides)
+    assert config.run.dir is not None
+    directory = Path(config.run.dir)
+    claimed = config.privacy.epsilon if config.private else None
+    delta = config.privacy.delta
+    report: dict[str, Any] = {
+        "claimed_epsilon": claimed,
+        "delta": delta,
+        "confidence": confidence,
+        "seed": seed,
+    }
+    console = Console(highlight=False, soft_wrap=True)
+    bounds = []
+    if canaries > 0:
+        found = _canary_audit(config, canaries, confidence, seed)
+        report["canaries"] = asdict(found)
+        bounds.append(found.epsilon_lower_bound)
+        _tell_canaries(console, found, claimed)
+    if run is not None:
+        from client.auditing.membership import membership
+
+        told = membership(config, directory / "model", delta, confidence, seed)
+        report["membership"] = asdict(told)
+        bounds.append(told.epsilon_lower_bound)
+        _tell_membership(console, told, claimed)
+    refuted = claimed is not None and max(bounds) > claimed
+    report["refuted"] = refuted
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(directory / REPORT, json.dumps(report, indent=1))
+    if refuted:
+        console.print(
+            f"[red]REFUTED[/red]: the training is not ({claimed:g}, {delta:g})-private "
+            f"(unless the audit was unlucky, which happens once in {1 / (1 - confidence):.0f})."
+        )
+    console.print(f"report: {directory / REPORT}")
+    return 1 if refuted else 0
+
+
+def _config_of(run: str | None, overrides: Sequence[str]) -> Config:
+    """The configuration to audit, with everything that only the data knows filled in."""
+    if run is None:
+        return complete(configure(overrides))
+    if overrides:
+        raise UserError(f"--run: a finished run has its configuration; leave out {overrides[0]}")
+    directory = Path(run).expanduser().absolute()
+    config = load_config(directory / "config.yaml")
+    config.run.dir = str(directory)
+    if not (directory / "partners").is_dir() or config.run.cache_dir is None:
+        raise UserError(f"--run: {run} is not a simulation, whose partners' rows are here")
+    if not (directory / "model").is_dir():
+        raise UserError(f"--run: {run} is not finished: it has no model yet")
+    return config
+
+
+def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> CanaryAudit:
+    """Train as the first partner would, with `count` made-up rows each in or out by a coin.
+
+    The noise is what the configuration's epsilon asks for; none without privacy.
+    """
+    import numpy as np
+    import torch
+
+    from client.accounting import calibrate
+    from client.auditing.canaries import Trial, audit, made_up_texts
+    from client.partner import simulated_shares, split_rows
+    from client.training import Privacy
+    from common.device import pick_device, usable_cores
+    from common.features import prepare
+    from common.model import build
+
+    assert config.run.cache_dir is not None
+    torch.set_num_threads(usable_cores())
+    table, shares = simulated_shares(config)
+    rows, _ = split_rows(table.select(shares[0].indices), config)
+    network = build(config.model, tuple(config.data.labels), config.run.seed)
+    device = pick_device(config.model.precision)
+    for part in (network.embeddings, network.lower, network.suffix):
+        part.to(device.device)
+    texts, labels = made_up_texts(network, config.model.max_length, count, seed)
+    examples = prepare(
+        [*rows.texts, *texts],
+        np.concatenate([rows.labels, labels]),
+        network,
+        config.model,
+        device,
+        Path(config.run.cache_dir),
+    )
+    rate = min(1.0, config.train.batch / len(rows))
+    steps = config.run.rounds * config.train.local_steps
+    privacy = config.privacy
+    sigma = calibrate(privacy.epsilon, privacy.delta, rate, steps) if config.private else 0.0
+    clip = privacy.clip if config.private else NO_CLIP
+    way = "bookkeeping" if privacy.clipping == "auto" else privacy.clipping
+    trial = Trial(
+        network=network,
+        examples=examples,
+        canaries=np.arange(len(rows), len(examples)),
+        config=replace(config.train, local_steps=1),
+        steps=steps,
+        rate=rate,
+        privacy=Privacy(sigma, clip, way, privacy.normalize),
+        device=device,
+    )
+    return audit(trial, privacy.delta, confidence, seed)
+
+
+def _tell_canaries(console: Console, found: CanaryAudit, claimed: float | None) -> None:
+    console.print(
+        f"Canaries: {found.correct} of {found.guesses} guesses right on {found.canaries} made-up "
+        f"rows (all of them: {found.accuracy:.1%})."
+    )
+    _tell_bound(console, found.epsilon_lower_bound, found.confidence, found.delta, claimed)
+
+
+def _tell_membership(console: Console, told: MembershipAudit, claimed: float | None) -> None:
+    low, high = told.true_positive_interval
+    console.print(
+        f"Membership by loss: AUC {told.auc:.3f} on {told.members} training and {told.others} "
+        f"held-out rows; at a false-positive rate of {told.at_false_positive_rate:.2%} the "
+        f"true-positive rate is {told.true_positive_rate:.2%} ({low:.2%} to {high:.2%})."
+    )
+    _tell_bound(console, told.epsilon_lower_bound, told.confidence, told.delta, claimed)
+
+
+def _tell_bound(
+    console: Console, bound: float, confidence: float, delta: float, claimed: float | None
+) -> None:
+    beside = "no privacy is claimed" if claimed is None else f"claimed: {claimed:g}"
+    console.print(
+        f"  epsilon is at least {bound:.3g} at delta {delta:g}, with {confidence:.0%} confidence "
+        f"({beside})."
+    )

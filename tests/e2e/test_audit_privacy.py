@@ -1,0 +1,63 @@
+"""`fedaccord audit privacy` on a finished run and on a configuration alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts import cli
+from server.verify import verify
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["audit", "privacy", "--run", str(finished), "--canaries", "60"]) == 0
+    said = capsys.readouterr().out
+    report = json.loads((finished / "privacy-audit.json").read_text())
+    assert report["claimed_epsilon"] == 8.0
+    for part in ("canaries", "membership"):
+        assert 0 <= report[part]["epsilon_lower_bound"] <= 8.0
+        assert report[part]["confidence"] == 0.95
+    assert 0.3 < report["membership"]["auc"] < 0.7
+    assert not report["refuted"]
+    assert said.count("epsilon is at least") == 2
+    assert said.count("claimed: 8") == 2
+    assert not verify(finished).problems
+
+
+def test_a_configuration_without_privacy(
+    job: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("FEDACCORD_CACHE", environment["FEDACCORD_CACHE"])
+    run = [*job, "privacy=none", "run.rounds=8", f"run.dir={tmp_path / 'audit'}"]
+    big = ["model.trainable=full", "train.batch=160"]
+    assert cli.main(["audit", "privacy", *run, *big, "--canaries", "60"]) == 0
+    assert "no privacy is claimed" in capsys.readouterr().out
+    report = json.loads((tmp_path / "audit" / "privacy-audit.json").read_text())
+    assert report["claimed_epsilon"] is None
+    assert report["canaries"]["epsilon_lower_bound"] > 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--run", "nowhere"], "nowhere"),
+        (["--confidence", "1"], "--confidence"),
+        (["--canaries", "0"], "--canaries"),
+        (["run.ronds=3"], "run.rounds"),
+    ],
+)
+def test_one_line_and_exit_code_2(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["audit", "privacy", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
