@@ -119,9 +119,13 @@ class RunConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where curves go beside `rounds.csv`."""
+    """Where curves go beside `rounds.csv`.
+
+    `group` names the sweep that a run belongs to; a sweep fills it in.
+    """
 
     tensorboard: bool = True
+    group: str | None = None
 
 
 @dataclass

@@ -24,10 +24,14 @@ def _parser() -> argparse.ArgumentParser:
         help="run a whole federation on this machine",
         description="Run a whole federation on this machine. Overrides are Hydra's: KEY=VALUE "
         "or GROUP=CHOICE, e.g. privacy=none run.rounds=4 strategy.robust=median "
-        "run.dir=PATH run.resume=PATH.",
+        "run.dir=PATH run.resume=PATH. With --multirun lists are swept over: run.seed=0,1,2 "
+        "privacy=epsilon_1,none, or sweep=quick.",
     )
     simulate.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    simulate.set_defaults(module="scripts.simulate", arguments=lambda a: (a.overrides,))
+    simulate.add_argument(
+        "-m", "--multirun", action="store_true", help="run every combination, or a sweep"
+    )
+    simulate.set_defaults(module="scripts.simulate", arguments=lambda a: (a.overrides, a.multirun))
     ledger = commands.add_parser("ledger", help="show or verify a partner's privacy ledger")
     ledger.add_argument("action", choices=["show", "verify"])
     ledger.add_argument("path", help="the ledger file")

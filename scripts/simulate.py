@@ -50,7 +50,13 @@ def configure(overrides: Sequence[str]) -> Config:
         return config
     config = compose_config(overrides)
     now = datetime.now()
-    directory = Path(config.run.dir or Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
+    return settle(
+        config, Path(config.run.dir or Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
+    )
+
+
+def settle(config: Config, directory: Path) -> Config:
+    """Give the run its directory and make every path in it absolute."""
     config.run.dir = str(directory.expanduser().absolute())
     config.run.cache_dir = str(
         Path(config.run.cache_dir or default_cache()).expanduser().absolute()
@@ -135,9 +141,13 @@ def claim(directory: Path, config: Config) -> None:
         raise UserError(f"run.dir: {directory} cannot be used: {error.strerror}") from error
 
 
-def main(overrides: Sequence[str]) -> int:
+def main(overrides: Sequence[str], multirun: bool = False) -> int:
     """Run a simulation to its end; 0 when it finished, 130 when it was interrupted."""
     os.environ.update(ENVIRONMENT)
+    if multirun:
+        from scripts.sweep import sweep
+
+        return sweep(overrides)
     console = Console()
     config = configure(overrides)
     assert config.run.dir is not None
