@@ -22,11 +22,12 @@ from optuna.distributions import (
 )
 
 from common.errors import UserError
+from common.seeds import derive
 from server.sweep.objectives import OBJECTIVES, check
 
 NAME = "sweep"
 DATABASE = "optuna.db"
-SAMPLERS = ("tpe", "random", "qmc", "nsga2", "gp")
+SAMPLERS = ("tpe", "random", "nsga2")
 PRUNERS = ("none", "median", "halving")
 
 
@@ -51,7 +52,7 @@ def open_study(sweeper: Mapping[str, Any], sweep: Path) -> optuna.Study:
         storage=storage_of(sweeper, sweep),
         study_name=NAME if not sweeper.get("storage") else f"{NAME}-{sweep}",
         directions=[OBJECTIVES[name].direction for name in objectives],
-        sampler=_sampler(str(sweeper["sampler"]), int(sweeper["seed"]), int(sweeper["startup"])),
+        sampler=sampler_for(sweeper, 0),
         pruner=_pruner(str(sweeper["pruner"]), int(sweeper["startup"])),
         load_if_exists=True,
     )
@@ -63,19 +64,20 @@ def trial_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
     return optuna.trial.Trial(study, found._trial_id)
 
 
-def _sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSampler:
+def sampler_for(sweeper: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
+    """The sampler that chooses trial `number`.
+
+    Each trial has a sampler with a seed of its own: a search that was cut off goes on as it would
+    have gone, and does not draw its first trials again.
+    """
+    name, startup = str(sweeper["sampler"]), int(sweeper["startup"])
+    seed = derive(int(sweeper["seed"]), "sweep", number) % 2**32
     if name == "tpe":
-        return optuna.samplers.TPESampler(
-            seed=seed, n_startup_trials=startup, constant_liar=True, multivariate=False
-        )
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup)
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    if name == "qmc":
-        return optuna.samplers.QMCSampler(seed=seed)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, startup))
-    if name == "gp":
-        return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup)
     raise UserError(f"hydra.sweeper.sampler: must be one of {', '.join(SAMPLERS)}, got '{name}'")
 
 
@@ -83,7 +85,7 @@ def _pruner(name: str, startup: int) -> optuna.pruners.BasePruner:
     if name == "none":
         return optuna.pruners.NopPruner()
     if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=1)
+        return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=2)
     if name == "halving":
         return optuna.pruners.SuccessiveHalvingPruner()
     raise UserError(f"hydra.sweeper.pruner: must be one of {', '.join(PRUNERS)}, got '{name}'")
@@ -127,11 +129,11 @@ def distribution(override: Override) -> BaseDistribution:
             return IntDistribution(value.start, value.end, log=log)
         return FloatDistribution(float(value.start), float(value.end), log=log)
     if isinstance(value, RangeSweep) and not value.shuffle:
-        steps = [float(str(x)) for x in value.range()]
+        steps = sorted(float(str(x)) for x in value.range())
         if not steps:
             raise ValueError("the range is empty")
         if all(step.is_integer() for step in steps):
-            return IntDistribution(int(steps[0]), int(steps[-1]), step=max(1, int(value.step)))
-        return FloatDistribution(steps[0], steps[-1], step=float(value.step))
+            return IntDistribution(int(steps[0]), int(steps[-1]), step=abs(int(value.step)))
+        return FloatDistribution(steps[0], steps[-1], step=abs(float(value.step)))
     # As text: the value goes back into an override as it was written.
     return CategoricalDistribution([str(x) for x in override.sweep_iterator(Transformer.str)])
