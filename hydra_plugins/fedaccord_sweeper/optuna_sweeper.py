@@ -64,4 +64,8 @@ class OptunaSweeper(Sweeper):
         """Run the search to its end and return its study."""
         from server.sweep.search import search
 
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        assert self.config is not None
+
         return search(self.settings, self.config, self.hydra_context, self.launcher, arguments)
