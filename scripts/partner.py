@@ -202,7 +202,7 @@ def start(own: PartnerFile, worker_module: str = "client.worker") -> int:
         guarded = ["--superexec-auth-secret-file", str(secret)]
         port = free_port()
         node = [
-            *(sys.executable, "-c", "from flwr.supernode.cli import flower_supernode as f; f()"),
+            *(sys.executable, "-m", "client.node"),
             *("--superlink", own.server, "--root-certificates", str(own.authority)),
             *("--auth-supernode-private-key", str(own.key)),
             *("--isolation", "process", *guarded, "--host", "127.0.0.1", "--port", str(port)),

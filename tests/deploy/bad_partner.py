@@ -17,7 +17,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 
-from client import task
+from client import session, task
 from client.deployed import load_partner_file
 from common import messages, worker
 from common.messages import Prepared, Report
@@ -60,7 +60,7 @@ def answer(message: Message, context: Context) -> Message:
     if kind == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     if kind == "hang":
-        time.sleep(3600)
+        session.open_session = lambda _: time.sleep(3600)  # type: ignore[assignment]
     reply = honest(message, context)
     if kind in ("nan", "shape", "huge", "empty"):
         return Message(changed(kind, reply.content), reply_to=message)

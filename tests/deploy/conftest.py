@@ -100,7 +100,13 @@ class Federation:
             return []
 
     def wait_for(self, names: Sequence[str], seconds: float = 240) -> None:
-        wait_until(lambda: set(names) <= set(self.connected()), seconds, f"{names} connected")
+        def connected() -> bool:
+            for name, process in self.processes.items():
+                if process.poll():
+                    pytest.fail(f"{name} ended with {process.returncode}: {self.log(name)[-2000:]}")
+            return set(names) <= set(self.connected())
+
+        wait_until(connected, seconds, f"{names} connected")
 
     def tree(self, name: str) -> list[psutil.Process]:
         """A process and all that it started."""
