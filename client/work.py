@@ -201,8 +201,9 @@ def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Gen
     if session.config.private:
         step = f"{config_hash(session.config)}/{step}"
     else:
-        # Nothing is to be kept secret, so a deployment draws the batches of a simulation.
-        seed = session.config.run.seed
+        # Nothing is to be kept secret, so a deployment draws the batches of a simulation; keyed by
+        # the round alone, so that a difference in the last bit does not become other batches.
+        seed, step = session.config.run.seed, step.split("/")[0]
     device = session.device.device
     if seed is None:
         return system_generator(), system_generator(device)

@@ -28,11 +28,12 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Child:
-    """One command and its environment."""
+    """One command, its environment, and what to look at when it ends by itself."""
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
+    advice: str = ""
 
 
 def flower_environment(directory: Path) -> dict[str, str]:
@@ -113,7 +114,8 @@ def _watch(
     while not stop.wait(0.2):
         for child, process in running:
             if process.poll() is not None:
-                return f"{child.name} ended with code {process.returncode}"
+                ended = f"{child.name} ended with code {process.returncode}"
+                return f"{ended} ({child.advice})" if child.advice else ended
         if tick is not None and time.monotonic() - ticked > 2.0:
             ticked = time.monotonic()
             try:

@@ -178,6 +178,12 @@ def _versions() -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
+NODE_ADVICE = (
+    'the lines above say why; after "Failed to activate SuperNode" this partner\'s key is revoked, '
+    "not registered, or in use by another process: ask the coordinator"
+)
+
+
 def start(own: PartnerFile, worker_module: str = "client.worker") -> int:
     """Serve the federation until told to end; `worker_module` answers the messages.
 
@@ -212,7 +218,10 @@ def start(own: PartnerFile, worker_module: str = "client.worker") -> int:
             *("--runtime-api-address", f"127.0.0.1:{port}", "--insecure", *guarded),
             *("--parent-pid", str(os.getpid())),
         ]
-        return [Child("node", node, environment), Child("worker", worker, environment)]
+        return [
+            Child("node", node, environment, NODE_ADVICE),
+            Child("worker", worker, environment),
+        ]
 
     return supervise(children)
 

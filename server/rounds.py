@@ -54,6 +54,9 @@ from strategies.updates import Cohort, Layout, Reply
 
 log = logging.getLogger(__name__)
 AVERAGE_SUM, AVERAGE_COUNT = "average/sum", "average/count"
+# Partners read and cache their rows before the first round, and may have to notice first that the
+# server is back: however short the rounds are, they get this long.
+PREPARE_SECONDS = 120.0
 
 
 @dataclass
@@ -161,7 +164,8 @@ class Server:
     def _register(self) -> None:
         """Ask every node to prepare; keep the nodes of those that are ready, by name."""
         run = self.config.run
-        found = wait_for_nodes(self.grid, run.partners, run.deadline_seconds, self.stop)
+        deadline = max(run.deadline_seconds, PREPARE_SECONDS)
+        found = wait_for_nodes(self.grid, run.partners, deadline, self.stop)
         done = 0
 
         def progress(_: Answer) -> None:
@@ -176,7 +180,7 @@ class Server:
             messages.PREPARE,
             "prepare",
             messages.pack(Request(self.run_id)),
-            run.deadline_seconds,
+            deadline,
             min(1.0, max(1, run.partners) / max(1, len(found))),
             self.stop,
             progress,

@@ -332,15 +332,16 @@ def test_undeclared_group_values_and_privacy_off_are_refused() -> None:
 def test_a_second_run_trains_on_what_the_first_left_and_a_third_is_refused(
     session: Callable[..., Session],
 ) -> None:
-    here = session(policy=Policy(Budget(9.0, 1e-4), groups=Allowed(frozenset({"ward"}))))
+    here = session(policy=Policy(Budget(8.4, 1e-4), groups=Allowed(frozenset({"ward"}))))
     noises = []
     for run in ("first", "second"):
         prepared = messages.unpack(work.prepare(here, *model(here, 0, run)))
         noises.append(prepared.noise_multiplier)
         for number in (1, 2):
             work.train(here, *model(here, number, run))
-    assert noises[1] > 1.1 * noises[0]
+    # Both depend on a noisy count of the rows, hence no closer bound.
+    assert noises[1] > noises[0]
     with Ledger.open(here.partner.ledger, "clinic") as ledger:
-        assert 8.9 < ledger.epsilon(1e-4) <= 9.0
+        assert 8.3 < ledger.epsilon(1e-4) <= 8.4
     with pytest.raises(UserError, match=r"nothing is left|cannot be met|exceeded"):
         work.prepare(here, *model(here, 0, "third"))

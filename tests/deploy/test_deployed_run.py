@@ -4,6 +4,7 @@ nothing left behind."""
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,14 @@ def long_lived(federation: Federation) -> dict[int, psutil.Process]:
     return {p.pid: p for name in ["server", *NAMES] for p in federation.tree(name)}
 
 
+def forks(federation: Federation, name: str) -> bool:
+    """Whether the fork server of `name` is up."""
+    return any("forkserver" in " ".join(p.cmdline()) for p in federation.tree(name))
+
+
 def memory(processes: dict[int, psutil.Process]) -> dict[int, float]:
-    """Private memory in MB."""
-    return {pid: p.memory_full_info().uss / MEGABYTE for pid, p in processes.items()}
+    """Resident memory in MB; private memory would grow when a forked child ends."""
+    return {pid: p.memory_info().rss / MEGABYTE for pid, p in processes.items()}
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,9 @@ def run(
     """Twenty rounds, and the memory of what was there before them, early and late."""
     directory = tmp_path_factory.mktemp("runs") / "deployed"
     shared = [*job(tiny_bert, test_rows), "privacy=none", f"run.rounds={ROUNDS}"]
+    # A node registers a little before its fork server is up.
+    everyone = ["server", *NAMES]
+    wait_until(lambda: all(forks(federation, name) for name in everyone), 60, "workers ready")
     idle = long_lived(federation)
     federation.submit_in_background(*shared, "run.partners=4", f"run.dir={directory}")
     wait_until(lambda: rounds_done(directory) >= 5, 200, federation.log("submit"))
@@ -96,7 +105,17 @@ def test_the_result_equals_the_simulation(
 
 def test_twenty_rounds_leave_no_process_and_no_file(federation: Federation, run: Run) -> None:
     # The last task's process needs a moment to end.
-    wait_until(lambda: set(long_lived(federation)) <= set(run.idle), 20, "tasks ended")
+    def left() -> list[str]:
+        return [
+            f"{pid} {' '.join(p.cmdline())}"
+            for pid, p in long_lived(federation).items()
+            if pid not in run.idle
+        ]
+
+    end = time.monotonic() + 30
+    while left() and time.monotonic() < end:
+        time.sleep(0.5)
+    assert not left()
     for name in NAMES:
         state = federation.root / name / "state"
         assert not [p for p in (state / "tmp").rglob("*") if p.is_file()]

@@ -31,7 +31,7 @@ from tests.deploy.test_units import with_file
 
 pytestmark = pytest.mark.deploy
 ROUNDS = 8
-DEADLINE = 30
+DEADLINE = 20
 
 
 def start_bad(federation: Federation, name: str, faults: str) -> None:
@@ -245,8 +245,9 @@ def test_a_revoked_key_and_another_authority_are_refused(
     federation.end("partner-1")
     federation.start_partner("partner-1")
     wait_until(
-        lambda: "public key" in federation.log("partner-1").lower(), 60, federation.log("partner-1")
+        lambda: "this partner's key is revoked" in federation.log("partner-1"), 60, "refusal told"
     )
+    assert "Failed to activate SuperNode" in federation.log("partner-1")
     assert "partner-1" not in federation.connected()
     other = federation.command("provision", "federation.yaml", "--out", str(tmp_path / "other"))
     assert other.returncode == 0
