@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from client.accounting import Segment, epsilon, worst_rdp_epsilon
 from client.ledger import Entry, compositions, read
 from common.config import Config
-from common.errors import UserError
 from common.files import canonical_json
 from scripts.compose import load_config
 from server.sweep.privacy import Composed
@@ -70,12 +69,9 @@ def _bound(groups: Sequence[Sequence[Sequence[Segment]]], delta: float) -> tuple
 
 
 def _config(place: Path) -> Config | None:
-    if not (place / "config.yaml").exists():
-        return None
-    try:
-        return load_config(place / "config.yaml")
-    except UserError:
-        return None
+    """The trial's configuration; None where it has not begun, and so has spent nothing."""
+    path = place / "config.yaml"
+    return load_config(path) if path.exists() else None
 
 
 def _shares(config: Config) -> str:

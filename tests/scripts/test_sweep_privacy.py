@@ -28,11 +28,10 @@ def trial(place: Path, number: int, config: Config, spends: dict[str, Segment]) 
         folder = directory / "partners" / name
         folder.mkdir(parents=True)
         with Ledger.open(folder / "ledger.sqlite", name) as ledger:
-            from client.accounting import Budget
-
-            ledger.commit(
-                ledger.reserve(f"run-{number}", 1, [segment], Budget(100.0, DELTA), part="d/train")
+            reserved = ledger.reserve(
+                f"run-{number}", "round 1", [segment], DELTA, "training", None, "d/train"
             )
+            ledger.commit(reserved)
     tell(place, Trial(number, "pruned" if number else "finished", []))
 
 
