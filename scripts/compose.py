@@ -24,6 +24,24 @@ from common.files import write_atomic
 CONF = Path(conf.__file__).parent
 
 
+def expand(overrides: Sequence[str]) -> list[str]:
+    """The overrides with every `@FILE` replaced by the lines of the file; `#` begins a comment.
+
+    Raises UserError when a file cannot be read.
+    """
+    found: list[str] = []
+    for override in overrides:
+        if not override.startswith("@"):
+            found.append(override)
+            continue
+        try:
+            lines = Path(override[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{override}: cannot be read ({type(error).__name__})") from error
+        found += [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    return found
+
+
 def as_group_choice(override: str, root: Path = CONF) -> str:
     """`strategy.robust=median` as Hydra's group choice `strategy/robust=median`.
 

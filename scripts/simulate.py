@@ -12,7 +12,7 @@ from rich.console import Console
 from common.config import Config, config_hash, malicious
 from common.data.schema import FILE_SOURCES
 from common.errors import UserError
-from scripts.compose import compose_config, load_config, save_config
+from scripts.compose import compose_config, expand, load_config, save_config
 
 ENVIRONMENT = {
     "FEDACCORD_SIMULATION": "1",
@@ -144,6 +144,7 @@ def claim(directory: Path, config: Config) -> None:
 def main(overrides: Sequence[str], multirun: bool = False) -> int:
     """Run a simulation to its end; 0 when it finished, 130 when it was interrupted."""
     os.environ.update(ENVIRONMENT)
+    overrides = expand(overrides)
     if multirun:
         from scripts.sweep import sweep
 

@@ -60,6 +60,7 @@ def sweep(overrides: Sequence[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
     except KeyboardInterrupt:
+        _close(directory, console)
         console.print("stopped; the same command continues", markup=False)
         return 130
     return _close(directory, console)
@@ -191,10 +192,14 @@ def _go(hydra: Hydra, arguments: Sequence[str], directory: Path) -> None:
 
 
 def _close(directory: Path, console: Console) -> int:
-    """Say what there is now."""
+    """Write the report of what there is now, and say where."""
+    from scripts.sweep_privacy import compose_trials
+    from server.report.sweep import write_sweep_report
+
     found = read_sweep(directory)
     failed = [t for t in found.trials.values() if t.state == "failed"]
     for trial in failed:
         console.print(f"trial {trial.number} failed: {trial.reason}", markup=False)
-    console.print(f"sweep: {directory}", markup=False)
+    path = write_sweep_report(found, compose_trials(found))
+    console.print(f"report: {path}", markup=False)
     return 1 if failed else 0

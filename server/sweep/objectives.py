@@ -64,6 +64,12 @@ def better(name: str, a: float, b: float) -> bool:
     return a > b if OBJECTIVES[name].direction == "maximize" else a < b
 
 
+def finite(name: str, value: float) -> float:
+    """What samplers can weigh: no privacy counts as a very large ε."""
+    worst = 1e6 if OBJECTIVES[name].direction == "minimize" else -1e6
+    return value if math.isfinite(value) else worst
+
+
 def pareto(names: Sequence[str], rows: Mapping[int, Sequence[float]]) -> list[int]:
     """The trials that no other is at least as good as in everything and better in something."""
 

@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from optuna.trial import FrozenTrial, TrialState
 
-from server.sweep.objectives import OBJECTIVES
+from server.sweep.objectives import finite
 from server.sweep.study import open_study, sampler_for, space
 
 UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
@@ -85,10 +85,4 @@ def _tell(study: optuna.Study, number: int, job: JobReturn, objectives: Sequence
     if any(v is None or math.isnan(v) for v in values):
         study.tell(number, state=TrialState.FAIL)
         return
-    study.tell(number, [_bounded(n, v) for n, v in zip(objectives, values, strict=True)])
-
-
-def _bounded(name: str, value: Any) -> float:
-    """Samplers weigh values against each other: no privacy counts as a very large ε."""
-    worst = 1e6 if OBJECTIVES[name].direction == "minimize" else -1e6
-    return float(value) if math.isfinite(value) else worst
+    study.tell(number, [finite(n, float(v)) for n, v in zip(objectives, values, strict=True)])
