@@ -164,7 +164,7 @@ svg { display:block; overflow:visible; } svg text { font-size:12px; fill:var(--s
 .plot .below span { position:absolute; top:.4rem; transform:translateX(-50%);
   white-space:nowrap; } .plot .below em { position:absolute; bottom:0; left:0; right:0;
   text-align:center; font-style:normal; }
-.parallel { position:relative; height:300px; min-width:34rem; margin:.5rem 0;
+.parallel { position:relative; height:300px; margin:.5rem 0;
   font-size:12px; color:var(--soft); font-variant-numeric:tabular-nums; }
 .parallel > svg { position:absolute; left:0; top:1.8rem; width:100%; height:260px; }
 .parallel > b { position:absolute; top:0; white-space:nowrap; font-weight:600;

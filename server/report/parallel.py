@@ -57,7 +57,9 @@ def parallel(
         words += [
             element("span", text, style=f"left:{x}%;top:{y}px", class_=side) for text, y in found[1]
         ]
-    plot = element("div", stretched, *words, class_="parallel")
+    # Names of keys are long: a picture too wide for the screen scrolls in its box.
+    wide = f"min-width:{max(20, 10 * len(axes))}rem"
+    plot = element("div", stretched, *words, class_="parallel", style=wide)
     signs = [
         (keys[0], _sign("path s2 thick")),
         (keys[1], _sign("path s5 dash faint")),

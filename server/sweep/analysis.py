@@ -55,11 +55,14 @@ class Analysis:
     @cached_property
     def settings(self) -> list[Setting]:
         """The settings that have a finished trial, in order of their first trial."""
-        groups: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        groups: dict[tuple[tuple[str, str], ...], dict[int, int]] = {}
         for number in self.sweep.measured:
             varied = tuple(i for i in self.varied(number).items() if i[0] != SEED)
-            groups.setdefault(varied, []).append(number)
-        return [_setting(dict(key), found, self.sweep.measured) for key, found in groups.items()]
+            # A run counts once, however often it was asked for.
+            same = self.sweep.trials[number].same_as
+            groups.setdefault(varied, {}).setdefault(number if same is None else same, number)
+        measured = self.sweep.measured
+        return [_setting(dict(k), list(runs.values()), measured) for k, runs in groups.items()]
 
     @cached_property
     def objectives(self) -> list[str]:

@@ -61,7 +61,7 @@ def markdown(places: Sequence[Place]) -> str:
     def cell(place: Place, name: str) -> str:
         mean, std = place.figures.get(name, (math.nan, None))
         if math.isnan(mean):
-            return "–"
+            return "-"
         return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
 
     rows = [
