@@ -170,7 +170,7 @@ def _front(analysis: Analysis) -> list[Html]:
 
 
 def _trade(analysis: Analysis, first: str, other: str) -> Html | None:
-    """The first objective over another one; settings without a finite value are a level."""
+    """The first objective over another one; without privacy ε is infinite: those are a level."""
     placed = [s for s in analysis.settings if math.isfinite(s.values[other])]
     if len({s.values[other] for s in placed}) < 2:
         return None
@@ -188,7 +188,7 @@ def _trade(analysis: Analysis, first: str, other: str) -> Html | None:
     level = [s.values[first] for s in analysis.settings if not math.isfinite(s.values[other])]
     if level:
         top = max(level) if OBJECTIVES[first].direction == "maximize" else min(level)
-        series.append(Series(f"best without {OBJECTIVES[other].title}", [top] * len(xs)))
+        series.append(Series("best without privacy", [top] * len(xs)))
     title = f"{OBJECTIVES[first].title.capitalize()} against {OBJECTIVES[other].title}"
     unit = " (%)" if OBJECTIVES[other].share else ""
     drawing = lines(
@@ -196,7 +196,7 @@ def _trade(analysis: Analysis, first: str, other: str) -> Html | None:
         series,
         title,
         room([*(s.values[first] for s in placed), *level], *_least(first)),
-        show=lambda v: shown(first, v),
+        show=lambda v: _tick(first, v),
         x_name=f"{OBJECTIVES[other].title}{unit}",
         x_bounds=room(xs, 0.01, 0.0, math.inf),
     )
@@ -209,6 +209,10 @@ def _trade(analysis: Analysis, first: str, other: str) -> Html | None:
         title,
     )
     return figure(title, "One mark a setting; means over seeds.", drawing, alternative)
+
+
+def _tick(name: str, value: float) -> str:
+    return f"{100 * value:.3g}\u00a0%" if OBJECTIVES[name].share else f"{value:.3g}"
 
 
 def _least(name: str) -> tuple[float, float, float]:
