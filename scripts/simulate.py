@@ -85,10 +85,12 @@ def complete(config: Config) -> Config:
     from common.data.schema import check_partition
     from common.device import usable_cores
     from common.model import build as build_model
+    from server.observers.tracker import check_tracking
     from server.sampling import sample
     from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
+    check_tracking(config.tracking)
     check_partition(config.partition)
     assert config.run.cache_dir is not None
     config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
