@@ -186,6 +186,20 @@ def rdp_epsilon(segments: Sequence[Segment], delta: float) -> float:
     return _rdp(merge(segments), float(delta))
 
 
+def worst_rdp_epsilon(groups: Sequence[Sequence[Sequence[Segment]]], delta: float) -> float:
+    """Upper bound on the epsilon of a record that met one composition of each group.
+
+    Which one it met is not known: order by order the worst of each group is added up, which bounds
+    every choice (RDP composes by addition; Mironov, "Renyi Differential Privacy", 2017).
+    """
+    _check_delta_range(delta)
+    total: Array = np.zeros(len(_ORDERS))
+    for candidates in groups:
+        curves = [_rdp_curve(merge(segments)) for segments in candidates]
+        total = total + np.max(curves, axis=0) if curves else total
+    return _rdp_to_epsilon(total, delta) if np.any(total > 0) else 0.0
+
+
 def within(segments: Sequence[Segment], budget: Budget) -> bool:
     """Whether ``segments`` composed stay within ``budget``.
 
@@ -321,11 +335,17 @@ def _epsilon(merged: tuple[Segment, ...], delta: float) -> Epsilon:
 
 
 def _rdp(merged: tuple[Segment, ...], delta: float) -> float:
-    if not merged:
-        return 0.0
+    return _rdp_to_epsilon(_rdp_curve(merged), delta) if merged else 0.0
+
+
+def _rdp_curve(merged: tuple[Segment, ...]) -> Array:
     total: Array = np.zeros(len(_ORDERS))
     for segment in merged:
         total = total + segment.steps * _rdp_per_step(segment.sample_rate, segment.noise_multiplier)
+    return total
+
+
+def _rdp_to_epsilon(total: Array, delta: float) -> float:
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # The best order may be the last one; the bound holds all the same.
         warnings.simplefilter("ignore")

@@ -31,6 +31,8 @@ from common.model import Network, build
 
 log = logging.getLogger(__name__)
 OPEN_PARTNERS = 64
+# The configuration that this process serves at the moment.
+_serving: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,13 @@ def _open(config_json: str, index: int) -> Session:
     config = validate(from_json(config_json))
     torch.set_num_threads(threads_per_worker(config))
     return _session(config, simulated(config, config_json, index), _network(config_json))
+
+
+def _forget_others(config_json: str) -> None:
+    """Close the partners of an earlier run: a sweep's trials share their workers."""
+    if _serving[:] != [config_json]:
+        _open.cache_clear()
+        _serving[:] = [config_json]
 
 
 def _open_deployed(config_json: str) -> Session:
@@ -99,7 +108,9 @@ def open_session(context: Context) -> Session:
                 "this partner has no partner.yaml: start it with `fedaccord partner start`"
             )
         return _open_deployed(str(context.run_config["config"]))
-    return _open(str(context.run_config["config"]), int(context.node_config["partition-id"]))
+    config_json = str(context.run_config["config"])
+    _forget_others(config_json)
+    return _open(config_json, int(context.node_config["partition-id"]))
 
 
 def answer(message: Message, context: Context, handler: Handler) -> Message:

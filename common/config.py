@@ -122,9 +122,19 @@ class RunConfig:
 
 @dataclass
 class TrackingConfig:
-    """Where curves go beside `rounds.csv`."""
+    """Where curves go beside `rounds.csv`.
+
+    `service` is none, wandb or mlflow.  `online` lets Weights & Biases send what it gets; else that
+    stays in the run's directory for `wandb sync`.  `uri` is MLflow's store; null is a file beside
+    the run's directory.  `group` names the sweep that a run belongs to; a sweep fills it in.
+    """
 
     tensorboard: bool = True
+    service: str = "none"
+    project: str = "fedaccord"
+    online: bool = False
+    uri: str | None = None
+    group: str | None = None
 
 
 @dataclass
@@ -262,6 +272,7 @@ def validate(config: Config) -> Config:
     _between("model.max_length", model.max_length, 4, 8192)
     _between("model.dropout", model.dropout, 0, 0.9)
     _between("model.head_scale", model.head_scale, 0, infinity, open_low=True)
+    _one_of("tracking.service", config.tracking.service, ("none", "wandb", "mlflow"))
     _one_of("train.optimizer", train.optimizer, ("sgd", "adam"))
     _between("train.local_steps", train.local_steps, 1, infinity)
     _between("train.batch", train.batch, 1, infinity)

@@ -24,10 +24,18 @@ def _parser() -> argparse.ArgumentParser:
         help="run a whole federation on this machine",
         description="Run a whole federation on this machine. Overrides are Hydra's: KEY=VALUE "
         "or GROUP=CHOICE, e.g. privacy=none run.rounds=4 strategy.robust=median "
-        "run.dir=PATH run.resume=PATH.",
+        "run.dir=PATH run.resume=PATH. With --multirun lists are swept over: run.seed=0,1,2 "
+        "privacy=epsilon_1,none, or sweep=quick. @FILE stands for the overrides in it, one a line.",
     )
     simulate.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    simulate.set_defaults(module="scripts.simulate", arguments=lambda a: (a.overrides,))
+    simulate.add_argument(
+        "-m", "--multirun", action="store_true", help="run every combination, or a sweep"
+    )
+    simulate.set_defaults(module="scripts.simulate", arguments=lambda a: (a.overrides, a.multirun))
+    sweep = commands.add_parser("sweep", help="show a sweep, or draw its curve over ε")
+    sweep.add_argument("action", choices=["show", "curve"])
+    sweep.add_argument("directory", help="the sweep's directory")
+    sweep.set_defaults(module="scripts.sweep_show", arguments=lambda a: (a.action, a.directory))
     ledger = commands.add_parser("ledger", help="show or verify a partner's privacy ledger")
     ledger.add_argument("action", choices=["show", "verify"])
     ledger.add_argument("path", help="the ledger file")
@@ -60,8 +68,10 @@ def _add_evidence(commands: Any) -> None:
         module="scripts.audit_privacy",
         arguments=lambda a: (a.overrides, a.run, a.canaries, a.confidence, a.seed),
     )
-    report = commands.add_parser("report", help="write report.html of a run or a study anew")
-    report.add_argument("directory", help="the directory of a run or of a four-way study")
+    report = commands.add_parser(
+        "report", help="write report.html of a run, a study or a sweep anew"
+    )
+    report.add_argument("directory", help="the directory of a run, a four-way study or a sweep")
     report.set_defaults(module="scripts.report", arguments=lambda a: (a.directory,))
     _add_questions(commands)
     four_way = commands.add_parser(

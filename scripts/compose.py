@@ -24,6 +24,24 @@ from common.files import write_atomic
 CONF = Path(conf.__file__).parent
 
 
+def expand(overrides: Sequence[str]) -> list[str]:
+    """The overrides with every `@FILE` replaced by the lines of the file; `#` begins a comment.
+
+    Raises UserError when a file cannot be read.
+    """
+    found: list[str] = []
+    for override in overrides:
+        if not override.startswith("@"):
+            found.append(override)
+            continue
+        try:
+            lines = Path(override[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{override}: cannot be read ({type(error).__name__})") from error
+        found += [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    return found
+
+
 def as_group_choice(override: str, root: Path = CONF) -> str:
     """`strategy.robust=median` as Hydra's group choice `strategy/robust=median`.
 
@@ -42,10 +60,7 @@ def compose_config(overrides: Sequence[str]) -> Config:
 
     Raises UserError with one line that names the key.
     """
-    for override in overrides:
-        group, _, value = override.lstrip("+").partition("=")
-        if value == "null" and group != "experiment" and (CONF / group.replace(".", "/")).is_dir():
-            raise UserError(f"{group}: cannot be null; choose one of {_choices(group)}")
+    refuse_null(overrides)
     GlobalHydra.instance().clear()
     # The types first: every file of conf/ and every override is checked against them.
     ConfigStore.instance().store(name="schema", node=Config)
@@ -53,11 +68,20 @@ def compose_config(overrides: Sequence[str]) -> Config:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             tree = compose("config", [as_group_choice(o) for o in overrides])
     except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(_one_line(error)) from error
+        raise UserError(one_line(error)) from error
     return validate(from_mapping(OmegaConf.to_container(tree)))
 
 
-def _one_line(error: Exception) -> str:
+def refuse_null(overrides: Sequence[str]) -> None:
+    """Raises UserError where an override takes a choice away that must be made."""
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        free = group in ("experiment", "sweep")
+        if value == "null" and not free and (CONF / group.replace(".", "/")).is_dir():
+            raise UserError(f"{group}: cannot be null; choose one of {_choices(group)}")
+
+
+def one_line(error: Exception) -> str:
     """Hydra's complaint in one line, with what would have been right."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:

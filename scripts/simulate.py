@@ -12,7 +12,7 @@ from rich.console import Console
 from common.config import Config, config_hash, malicious
 from common.data.schema import FILE_SOURCES
 from common.errors import UserError
-from scripts.compose import compose_config, load_config, save_config
+from scripts.compose import compose_config, expand, load_config, save_config
 
 ENVIRONMENT = {
     "FEDACCORD_SIMULATION": "1",
@@ -50,7 +50,13 @@ def configure(overrides: Sequence[str]) -> Config:
         return config
     config = compose_config(overrides)
     now = datetime.now()
-    directory = Path(config.run.dir or Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
+    return settle(
+        config, Path(config.run.dir or Path("outputs") / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}")
+    )
+
+
+def settle(config: Config, directory: Path) -> Config:
+    """Give the run its directory and make every path in it absolute."""
     config.run.dir = str(directory.expanduser().absolute())
     config.run.cache_dir = str(
         Path(config.run.cache_dir or default_cache()).expanduser().absolute()
@@ -79,10 +85,12 @@ def complete(config: Config) -> Config:
     from common.data.schema import check_partition
     from common.device import usable_cores
     from common.model import build as build_model
+    from server.observers.tracker import check_tracking
     from server.sampling import sample
     from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
+    check_tracking(config.tracking)
     check_partition(config.partition)
     assert config.run.cache_dir is not None
     config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
@@ -135,9 +143,14 @@ def claim(directory: Path, config: Config) -> None:
         raise UserError(f"run.dir: {directory} cannot be used: {error.strerror}") from error
 
 
-def main(overrides: Sequence[str]) -> int:
+def main(overrides: Sequence[str], multirun: bool = False) -> int:
     """Run a simulation to its end; 0 when it finished, 130 when it was interrupted."""
     os.environ.update(ENVIRONMENT)
+    overrides = expand(overrides)
+    if multirun:
+        from scripts.sweep import sweep
+
+        return sweep(overrides)
     console = Console()
     config = configure(overrides)
     assert config.run.dir is not None

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from common.config import from_json, validate
 from server.observers import Observer
 from server.observers.tensorboard import TensorBoard
+from server.observers.tracker import Tracker
 from server.rounds import Server
 
 
@@ -27,6 +28,8 @@ def make_app(
         everyone = list(observers)
         if config.tracking.tensorboard:
             everyone.append(TensorBoard(Path(str(config.run.dir)) / "tensorboard"))
+        if config.tracking.service != "none":
+            everyone.append(Tracker(config))
         Server(config, grid, everyone, stop or Event(), simulated).run()
 
     return app

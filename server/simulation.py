@@ -43,15 +43,20 @@ GRACE_SECONDS = 15.0
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
-def simulate(config: Config, observers: Sequence[Observer]) -> bool:
-    """Run one simulation to its end; True when it finished, False when Ctrl-C stopped it.
+def simulate(
+    config: Config,
+    observers: Sequence[Observer],
+    stop: Event | None = None,
+    keep_workers: bool = False,
+) -> bool:
+    """Run one simulation to its end; True when it finished, False when it was stopped.
 
-    `config.run` must name its directory, cache, workers and number of partners.  No Ray process
-    is left behind, however it ends.
+    Ctrl-C stops it, and so does whoever sets `stop`.  `config.run` must name its directory, cache,
+    workers and number of partners.  No Ray process is left behind, however it ends, unless
+    `keep_workers` leaves them to the next run (`server.runtime.end` ends them).
 
     Raises UserError when the run could not be carried out.
     """
-    import ray
     from flwr.app import Context, RecordDict
     from flwr.simulation.run_simulation import _run_simulation
     from flwr.supercore.constant import NOOP_FEDERATION_ID
@@ -59,6 +64,7 @@ def simulate(config: Config, observers: Sequence[Observer]) -> bool:
     from flwr.supercore.task_identity import TaskIdentity
     from flwr.supercore.telemetry import EventType
 
+    from server import runtime
     from server.app import make_app
     from server.exchange import Stopped
 
@@ -84,9 +90,12 @@ def simulate(config: Config, observers: Sequence[Observer]) -> bool:
     }
     bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
     (bundle / "pyproject.toml").write_text(BUNDLE)
-    stop = Event()
+    stop = stop or Event()
     try:
-        with _interrupt_sets(stop, ray.shutdown):
+        with (
+            runtime.backend(config.run.workers, keep_workers),
+            _interrupt_sets(stop, runtime.end),
+        ):
             _run_simulation(
                 num_supernodes=config.run.partners,
                 exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
@@ -109,8 +118,6 @@ def simulate(config: Config, observers: Sequence[Observer]) -> bool:
         ) from error
     finally:
         shutil.rmtree(bundle, ignore_errors=True)
-        if ray.is_initialized():
-            ray.shutdown()
     return not stop.is_set()
 
 
@@ -142,6 +149,7 @@ def _quiet_logs(path: Path) -> None:
     logger = logging.getLogger("flwr")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
+        handler.close()
     file = logging.FileHandler(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(file)

@@ -164,6 +164,17 @@ svg { display:block; overflow:visible; } svg text { font-size:12px; fill:var(--s
 .plot .below span { position:absolute; top:.4rem; transform:translateX(-50%);
   white-space:nowrap; } .plot .below em { position:absolute; bottom:0; left:0; right:0;
   text-align:center; font-style:normal; }
+.parallel { position:relative; height:300px; margin:.5rem 0;
+  font-size:12px; color:var(--soft); font-variant-numeric:tabular-nums; }
+.parallel > svg { position:absolute; left:0; top:1.8rem; width:100%; height:260px; }
+.parallel > b { position:absolute; top:0; white-space:nowrap; font-weight:600;
+  max-width:11rem; overflow:hidden; text-overflow:ellipsis; }
+.parallel > span { position:absolute; margin-top:1.8rem; transform:translateY(-50%);
+  padding:0 .3rem; white-space:nowrap; background:var(--paper); opacity:.9; }
+.parallel > .between { transform:translateX(-50%); } .parallel > .last {
+  transform:translateX(-100%); } .parallel > span.between { transform:translate(-50%, -50%); }
+.parallel > span.last { transform:translate(-100%, -50%); }
+.thick { stroke-width:3; } .faint { opacity:.55; stroke-width:1.2; }
 .grid { stroke:var(--line); stroke-width:1; } .axis { stroke:var(--soft); stroke-width:1; }
 .path { fill:none; stroke-width:2; vector-effect:non-scaling-stroke; stroke-linejoin:round; }
 .band { opacity:.16; stroke:none; } .dash { stroke-dasharray:5 4; }

@@ -1,0 +1,1 @@
+"""Hydra's sweeper plugin `hydra/sweeper=optuna`."""

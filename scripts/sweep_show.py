@@ -1,0 +1,65 @@
+"""`fedaccord sweep show|curve DIRECTORY`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.sweep_privacy import compose_trials
+from server.report.sweep import BEST, shown
+from server.sweep.analysis import Analysis, short
+from server.sweep.objectives import OBJECTIVES
+from server.sweep.records import Sweep, read_sweep
+
+
+def main(action: str, directory: str) -> int:
+    """Show a sweep in the terminal, or draw what privacy costs in it.
+
+    Raises UserError when the directory holds no sweep, or no curve can be drawn.
+    """
+    sweep = read_sweep(Path(directory).expanduser().absolute())
+    console = Console(highlight=False, soft_wrap=True)
+    if action == "curve":
+        from scripts.sweep_curve import draw
+
+        for path in draw(sweep):
+            console.print(str(path), markup=False)
+    else:
+        _show(sweep, console)
+    return 0
+
+
+def _show(sweep: Sweep, console: Console) -> None:
+    analysis = Analysis(sweep)
+    names = list(dict.fromkeys([*analysis.objectives, "accuracy", "epsilon"]))
+    front = {number for setting in analysis.front for number in setting.trials}
+    table = Table(title=f"{len(sweep.trials)} of {sweep.document.planned} trials, * on the front")
+    columns = ["trial", "state", *sweep.document.swept, *(OBJECTIVES[n].title for n in names)]
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for trial in sweep.trials.values():
+        values = sweep.measured.get(trial.number, {})
+        varied = analysis.varied(trial.number)
+        table.add_row(
+            f"{trial.number}{'*' if trial.number in front else ''}",
+            trial.state if trial.same_as is None else f"same as {trial.same_as}",
+            *(short(varied.get(key, "-")) for key in sweep.document.swept),
+            *(shown(name, values.get(name)) for name in names),
+        )
+    console.print(table, markup=False)
+    for trial in sweep.trials.values():
+        if trial.reason:
+            console.print(f"trial {trial.number} {trial.state}: {trial.reason}", markup=False)
+    if analysis.best is not None and analysis.objectives:
+        first = analysis.objectives[0]
+        value = shown(first, analysis.best.values[first], analysis.best.stds[first])
+        console.print(
+            f"best: {analysis.best.name} ({OBJECTIVES[first].title} {value})", markup=False
+        )
+        if (place := sweep.directory / BEST).exists():
+            console.print(f"run it with: fedaccord simulate @{place}", markup=False)
+    composed = compose_trials(sweep)
+    if composed is not None:
+        console.print(composed.words(), markup=False)

@@ -1,0 +1,95 @@
+"""Flower's Ray backend with workers that may outlive a run, and the Ray that they live in.
+
+Flower starts Ray and its workers for every run and ends them with it, which costs seconds: a
+worker imports torch and transformers.  The trials of a sweep share both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from flwr.clientapp import ClientApp
+from flwr.server.superlink.fleet.vce.backend import raybackend
+from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
+from flwr.simulation.ray_transport.ray_actor import BasicActorPool, ClientAppActor
+
+from common.errors import UserError
+from common.files import canonical_json
+from common.worker import substitute
+from server.exchange import Stopped
+
+
+@dataclass
+class _Kept:
+    """Idle workers and the settings that they were started with."""
+
+    settings: str
+    pool: BasicActorPool
+
+
+_kept: _Kept | None = None
+
+
+def hosted() -> bool:
+    """Whether this process is itself a worker of a Ray that somebody else started and ends."""
+    return bool(ray.is_initialized()) and ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+
+
+def end() -> None:
+    """End the workers and the Ray that this process started."""
+    global _kept
+    _kept = None
+    if ray.is_initialized() and not hosted():
+        ray.shutdown()
+
+
+@contextmanager
+def backend(workers: int, keep: bool) -> Iterator[None]:
+    """Let Flower's simulation runtime use `workers` processes.
+
+    With `keep`, a run leaves Ray and the workers to the next one with the same settings
+    (`end` is then the caller's to call); otherwise, and after a crash, nothing is left behind.
+    """
+
+    class Workers(RayBackend):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            global _kept
+            self.settings = canonical_json(settings)
+            if _kept is None or _kept.settings != self.settings:
+                end()
+            super().__init__(settings)
+
+        def build(self, app_fn: Callable[[], ClientApp]) -> None:
+            global _kept
+            if _kept is not None:
+                self.pool, self.app_fn = _kept.pool, app_fn
+                return
+            self.pool = BasicActorPool(ClientAppActor, self.client_resources, self.actor_kwargs)
+            # A cluster that others share may hold more than was asked for.
+            self.pool.add_actors_to_pool(min(workers, self.pool.actors_capacity))
+            self.app_fn = app_fn
+            if keep and not hosted():
+                _kept = _Kept(self.settings, self.pool)
+
+        def terminate(self) -> None:
+            if _kept is None and self.pool is not None:
+                self.pool.terminate_all_actors()
+
+    # Flower looks the class up whenever a run begins.
+    substitute(raybackend, "RayBackend", Workers)
+    fine = False
+    try:
+        yield
+        fine = True
+    except (Stopped, UserError):
+        # The run ended early; the workers are as good as before.
+        fine = True
+        raise
+    finally:
+        substitute(raybackend, "RayBackend", RayBackend)
+        if not (keep and fine):
+            end()

@@ -1,0 +1,82 @@
+"""What a sweep can be after, by name: where it stands in results.json and which way is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`read` takes what results.json holds; None where it was not measured."""
+
+    title: str
+    direction: Literal["maximize", "minimize"]
+    read: Callable[[Mapping[str, Any]], float | None]
+    share: bool = True
+
+
+def _epsilon(results: Mapping[str, Any]) -> float | None:
+    """The largest ε that a partner has spent; infinite where there was no privacy."""
+    spent = float(results["final"]["epsilon"]["max"])
+    return spent if spent > 0 else math.inf
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "accuracy": Objective("accuracy", "maximize", lambda r: r["final"]["accuracy"]),
+    "worst_partner": Objective(
+        "worst partner", "maximize", lambda r: r["final"]["worst_partner_accuracy"]
+    ),
+    "macro_f1": Objective("macro F1", "maximize", lambda r: r["final"]["macro_f1"]),
+    "gap": Objective(
+        "gap between groups", "minimize", lambda r: r["final"]["gaps"]["equalized_odds"]
+    ),
+    "epsilon": Objective("ε", "minimize", _epsilon, share=False),
+    "loss": Objective("loss", "minimize", lambda r: r["final"]["loss"], share=False),
+    "seconds": Objective("seconds", "minimize", lambda r: r["cost"]["wall_seconds"], share=False),
+}
+
+
+def check(names: Sequence[str]) -> list[str]:
+    """The names, each once and known.
+
+    Raises UserError naming the first that is not.
+    """
+    for name in names:
+        if name not in OBJECTIVES:
+            raise UserError(f"objectives: there is no '{name}'; one of {', '.join(OBJECTIVES)}")
+    if not names or len(set(names)) < len(names):
+        raise UserError("objectives: name at least one, each once")
+    return list(names)
+
+
+def measures(results: Mapping[str, Any]) -> dict[str, float | None]:
+    """Every objective's value in a run's results."""
+    return {name: objective.read(results) for name, objective in OBJECTIVES.items()}
+
+
+def better(name: str, a: float, b: float) -> bool:
+    """Whether `a` is strictly better than `b`."""
+    return a > b if OBJECTIVES[name].direction == "maximize" else a < b
+
+
+def finite(name: str, value: float) -> float:
+    """What samplers can weigh: no privacy counts as a very large ε."""
+    worst = 1e6 if OBJECTIVES[name].direction == "minimize" else -1e6
+    return value if math.isfinite(value) else worst
+
+
+def pareto(names: Sequence[str], rows: Mapping[int, Sequence[float]]) -> list[int]:
+    """The trials that no other is at least as good as in everything and better in something."""
+
+    def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+        pairs = list(zip(names, a, b, strict=True))
+        return not any(better(n, y, x) for n, x, y in pairs) and any(
+            better(n, x, y) for n, x, y in pairs
+        )
+
+    return [k for k, row in rows.items() if not any(dominates(o, row) for o in rows.values())]

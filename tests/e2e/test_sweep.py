@@ -1,0 +1,87 @@
+"""`fedaccord simulate --multirun` from the outside: kill, continue, twins, failures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from server.audit import NAME, parse
+from server.sweep.records import read_sweep
+from tests.e2e.conftest import Start
+from tests.e2e.test_simulate import rounds_done, wait_for
+
+pytestmark = pytest.mark.e2e
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=600)
+    return process.returncode, out, err
+
+
+def started(run: Path) -> int:
+    return sum(entry.kind == "started" for entry in parse((run / NAME).read_bytes()))
+
+
+def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
+    place = tmp_path / "sweep"
+    command = ("--multirun", *job, "run.seed=0,1,-1,0,2", f"hydra.sweep.dir={place}")
+    process = start(*command)
+    wait_for(lambda: rounds_done(place / "1") >= 1, 400, process)
+    process.kill()
+    process.communicate(timeout=60)
+    found = read_sweep(place)
+    assert found.document.planned == 5
+    assert {n: t.state for n, t in found.trials.items()} == {0: "finished", 1: "running"}
+    before = (place / "0" / "results.json").stat().st_mtime_ns
+
+    code, out, err = finish(start(*command))
+    assert code == 1, out + err
+    found = read_sweep(place)
+    assert {n: t.state for n, t in found.trials.items()} == {
+        0: "finished",
+        1: "finished",
+        2: "failed",
+        3: "same",
+        4: "finished",
+    }
+    assert found.trials[3].same_as == 0
+    assert not (place / "3" / "results.json").exists()
+    assert found.measured[3] == found.measured[0] != found.measured[1]
+    assert "run.seed" in found.trials[2].reason
+    assert "trial 2 failed: run.seed" in out
+    # What was finished was left alone; what was begun went on from its checkpoint.
+    assert (place / "0" / "results.json").stat().st_mtime_ns == before
+    assert [started(place / n) for n in ("0", "1", "4")] == [1, 2, 1]
+    for number in ("0", "1", "4"):
+        results = json.loads((place / number / "results.json").read_text())
+        assert [r["round"] for r in results["rounds"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["run.rounds=0", "run.seed=0,1"], "fedaccord: run.rounds: must be"),
+        (["run.seeds=0,1"], "fedaccord: run.seeds: there is no such key; did you mean run.seed?"),
+        (["run.dir=x", "run.seed=0,1"], "fedaccord: run.dir: is set by the sweep"),
+        (["sweep=nothing"], "fedaccord: sweep: there is no choice 'nothing'; one of "),
+    ],
+)
+def test_a_wrong_sweep_is_one_line(
+    start: Start, tmp_path: Path, overrides: list[str], line: str
+) -> None:
+    code, out, err = finish(start("-m", *overrides, f"hydra.sweep.dir={tmp_path / 's'}"))
+    assert (code, err.count("\n")) == (2, 1), out + err
+    assert err.startswith(line)
+    assert not (tmp_path / "s").exists()
+
+
+def test_another_sweep_keeps_out(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    code, _, err = finish(start("-m", "run.seed=0,1", f"hydra.sweep.dir={tmp_path}"))
+    assert code == 2
+    assert "holds other files" in err
