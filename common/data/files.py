@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.data.conll import read_conll
 from common.data.records import BATCH_ROWS, Batch, require_columns
 from common.data.schema import Columns, DataConfig
 from common.errors import UserError
@@ -71,6 +72,8 @@ def _batches(path: Path, config: DataConfig) -> Iterator[Batch]:
         "a".encode(config.encoding)  # also refuses codecs that are not for text, such as base64
     except (LookupError, ValueError):
         raise UserError("data.encoding is not the name of an encoding: try utf-8") from None
+    if config.source == "conll":
+        return read_conll(path, config)
     if config.source == "json":
         return _read_json_lines(path, config.columns, config.encoding)
     return _read_csv(path, config.columns, config.encoding, config.delimiter)
