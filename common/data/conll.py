@@ -17,6 +17,8 @@ from common.errors import UserError
 from common.tags import TagError, to_bio
 
 DOCUMENT = "-DOCSTART-"
+# Stands for a word of which nothing is left but its tag (an emoji that somebody removed).
+LOST = "\N{REPLACEMENT CHARACTER}"
 
 
 def read_conll(path: Path, config: DataConfig) -> Iterator[Batch]:
@@ -109,9 +111,7 @@ def _sentences(path: Path, config: DataConfig) -> Iterator[tuple[int, list[tuple
             if len(fields) != width or len(fields) < 2:
                 wanted = f"{width}" if width > 1 else "a word and a tag"
                 raise UserError(f"{place}: {len(fields)} columns instead of {wanted}")
-            word, tag = fields[0].strip(), fields[-1].strip()
-            if not word:
-                raise UserError(f"{place}: the word is missing")
+            word, tag = fields[0].strip() or LOST, fields[-1].strip()
             start = start if pairs else line
             pairs.append((word, tag))
     if pairs:

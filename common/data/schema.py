@@ -9,7 +9,7 @@ from common.tags import SCHEMES
 
 SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub", "conll")
 FILE_SOURCES = ("csv", "parquet", "json", "conll")
-# The only column that CoNLL files have beside words and tags: the name of the file, less its suffix.
+# The only column that CoNLL files have beside words and tags: the name of the file.
 FILE_COLUMN = "file"
 KINDS = ("iid", "dirichlet", "natural", "linear", "square", "exponential")
 
