@@ -45,7 +45,7 @@ def check_request(session: Session) -> None:
     partner.policy.check(
         PolicyRequest(
             dataset=partner.name,
-            task="classification",
+            task=config.task,
             text=(config.data.columns.text,),
             label=config.data.columns.label,
             groups=tuple(config.data.columns.groups),

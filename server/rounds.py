@@ -90,7 +90,7 @@ class Server:
                 "run.patience: early stopping looks at partners' losses, which "
                 "strategy.client_level does not cover; set it to 0"
             )
-        self.network = build(config.model, tuple(config.data.labels), config.run.seed)
+        self.network = build(config.model, config.outputs, config.run.seed)
         start = self.network.read()
         self.layout = Layout.of(start)
         self.test = TestSet.load(config, self.network)
