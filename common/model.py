@@ -25,6 +25,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -93,6 +94,31 @@ class SequenceHead(nn.Module):
     def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Logits [batch, labels]."""
         logits: Tensor = self.classifier(states[-1])
+        return logits
+
+
+class TokenHead(nn.Module):
+    """The stock head of token classifiers, one linear layer over every vector.
+
+    `conditioning` as in MeanHead: while the model is trained only.
+    """
+
+    def __init__(self, dropout: nn.Module, classifier: nn.Linear, scale: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.conditioning: nn.Module | None = Conditioning(classifier.in_features, scale)
+        self.classifier = classifier
+
+    def pool(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """The last layer's vectors [tokens that are no padding, hidden]."""
+        return states[-1][mask.bool()].float()
+
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Logits [batch, tokens, labels]."""
+        vectors = self.dropout(states[-1])
+        if self.conditioning is not None:
+            vectors = self.conditioning(vectors)
+        logits: Tensor = self.classifier(vectors)
         return logits
 
 
@@ -186,7 +212,11 @@ def _load(kind: Any, base: str, revision: str | None, **kwargs: Any) -> Any:
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of `model.base`, cutting long texts on the configured side."""
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, config.base, config.revision)
+    # A word of a list is a word of a text: RoBERTa's tokenizer has to be told.
+    words = {"add_prefix_space": True} if config.head == "token" else {}
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, config.base, config.revision, **words)
+    if words and not tokenizer.is_fast:
+        raise UserError("model.base: task=ner needs a model with a fast tokenizer (tokenizer.json)")
     tokenizer.truncation_side = config.truncation
     tokenizer.model_max_length = config.max_length
     return tokenizer
@@ -229,15 +259,19 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             f"model.max_length: {config.max_length} is more than the "
             f"{base_config.max_position_embeddings} positions of '{config.base}'"
         )
-    if config.head == "cls":
+    if config.head != "mean":
         stock: PreTrainedModel = _load(
-            AutoModelForSequenceClassification,
+            AutoModelForTokenClassification
+            if config.head == "token"
+            else AutoModelForSequenceClassification,
             config.base,
             config.revision,
             **names,
             **dropouts,
             **kept,
         )
+        if config.head == "token":
+            _start_near_zero(stock.classifier)
         return stock
     encoder = _load(AutoModel, config.base, config.revision, **dropouts, **kept)
     outer = MeanPooledConfig(
@@ -250,17 +284,23 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         encoder.pooler = None
     model.encoder.load_state_dict(encoder.state_dict())
     model.head.conditioning = Conditioning(model.head.classifier.in_features, config.head_scale)
-    # Nearly zero, so that the first steps and not the draw decide the direction.
-    nn.init.normal_(model.head.classifier.weight, std=1e-3)
-    nn.init.zeros_(model.head.classifier.bias)
+    _start_near_zero(model.head.classifier)
     return model
 
 
-def _head_of(stock: Any) -> tuple[Any, nn.Module]:
+def _start_near_zero(classifier: Any) -> None:
+    """So that the first steps and not the draw decide the direction."""
+    nn.init.normal_(classifier.weight, std=1e-3)
+    nn.init.zeros_(classifier.bias)
+
+
+def _head_of(stock: Any, config: ModelConfig) -> tuple[Any, nn.Module]:
     """The encoder inside a stock classifier and its head as (vectors, mask) -> logits."""
     if isinstance(stock, MeanPooledForSequenceClassification):
         return stock.encoder, stock.head
     encoder: Any = getattr(stock, stock.base_model_prefix)
+    if config.head == "token":
+        return encoder, TokenHead(stock.dropout, stock.classifier, config.head_scale)
     if getattr(encoder, "pooler", None) is not None:
         return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
     return encoder, SequenceHead(stock.classifier)
@@ -317,7 +357,7 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels)
-        encoder, head = _head_of(stock)
+        encoder, head = _head_of(stock, config)
         layers: nn.ModuleList = encoder.encoder.layer
         count = len(layers)
         top = trained_layers(config, count)
@@ -342,9 +382,11 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
 def merge_adapters(network: Network) -> None:
     """Fold LoRA and conditioning into the weights, in place: `stock` is a plain model then."""
     head = network.suffix.head
-    if isinstance(head, MeanHead) and isinstance(head.conditioning, Conditioning):
+    if isinstance(head, MeanHead | TokenHead) and isinstance(head.conditioning, Conditioning):
         head.classifier = head.conditioning.fold(head.classifier)
         head.conditioning = None
+        if isinstance(head, TokenHead):
+            network.stock.classifier = head.classifier
     for parent in list(network.stock.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LoraLayer):
