@@ -252,4 +252,5 @@ def _report(
         train_seconds=0.0 if private else train_seconds,
         count_noise=measured.noise,
         examples_noise=COUNT_NOISE if private else 0.0,
+        entities=[] if measured.entities is None else measured.entities.tolist(),
     )
