@@ -260,6 +260,8 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             f"{base_config.max_position_embeddings} positions of '{config.base}'"
         )
     if config.head != "mean":
+        # A checkpoint may bring a head for another task, which is drawn anew anyway.
+        fresh = {"ignore_mismatched_sizes": True} if config.head == "token" else {}
         stock: PreTrainedModel = _load(
             AutoModelForTokenClassification
             if config.head == "token"
@@ -269,6 +271,7 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             **names,
             **dropouts,
             **kept,
+            **fresh,
         )
         if config.head == "token":
             _start_near_zero(stock.classifier)
