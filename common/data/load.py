@@ -64,4 +64,9 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
 
 def _holds_out(config: DataConfig, table: Table) -> bool:
     marked = table.split is not None and bool(np.any(table.split == TEST))
-    return marked or config.test_rows is not None or config.test_fraction > 0
+    return (
+        marked
+        or bool(config.test_where)
+        or config.test_rows is not None
+        or config.test_fraction > 0
+    )

@@ -61,6 +61,8 @@ class DataConfig:
     test_fraction: float = 0.1
     test_rows: int | None = None
     test_by: str | None = None
+    # Or the rows whose group columns have these values, as in {file: f}.
+    test_where: dict[str, str] = field(default_factory=dict)
     # The values that a group column can take, for counts with noise: that a value occurs among
     # the rows is itself private, so it is declared and not looked up.
     group_values: dict[str, list[str]] = field(default_factory=dict)
@@ -112,6 +114,12 @@ def check_data(config: DataConfig) -> None:
     if config.test_by is not None and config.test_rows is None:
         raise UserError("data.test_by is used with data.test_rows only: set data.test_rows")
     columns = config.columns
+    if config.test_where and (config.test_rows is not None or config.test_path is not None):
+        raise UserError(
+            "data.test_where: set it, or data.test_rows, or data.test_path: one of them"
+        )
+    if unknown := sorted(set(config.test_where) - set(columns.groups)):
+        raise UserError(f"data.test_where: '{unknown[0]}' is not one of data.columns.groups")
     if columns.text == columns.label:
         raise UserError("data.columns: text and label are the same column")
     if {columns.text, columns.label} & set(columns.groups):

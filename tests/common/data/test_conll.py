@@ -13,6 +13,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from common.data.cache import cached_table
 from common.data.schema import Columns, DataConfig
 from common.data.sources import read
+from common.data.split import hold_out
 from common.data.table import WORD_BREAK
 from common.errors import UserError
 from common.tags import spans, tag_names, to_bio
@@ -135,3 +136,17 @@ def test_iob1_needs_its_b_only_between_neighbours() -> None:
         ("B", "PER"),
         ("I", "PER"),
     ]
+
+
+def test_one_file_of_a_folder_can_be_held_out(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.conll").write_text(f"{name} O\n\nRome B-LOC\n")
+    config = settings(tmp_path, columns=Columns(groups=["file"]), test_where={"file": "test"})
+    table = read(config)
+    kept, held_out = hold_out(table, config)
+    assert [table.texts[int(i)] for i in held_out] == ["test", "Rome"]
+    assert [table.texts[int(i)] for i in kept] == ["train"]  # no sentence is on both sides
+    with pytest.raises(UserError, match="data.test_where: no row has these values"):
+        hold_out(table, settings(tmp_path, test_where={"file": "dev"}))
+    with pytest.raises(UserError, match="test_where: 'file' is not one of data.columns.groups"):
+        read(settings(tmp_path, test_where={"file": "test"}))
