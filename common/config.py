@@ -259,7 +259,12 @@ def validate(config: Config) -> Config:
     model, train, privacy, run = config.model, config.train, config.privacy, config.run
     _check_task(config)
     _one_of("model.head", model.head, ("mean", "cls", "token"))
-    _one_of("model.trainable", model.trainable, ("lora", "last_k", "full"))
+    if model.trainable == "adalora":
+        raise UserError(
+            "model.trainable: adalora ranks directions by unclipped gradients, which privacy does "
+            "not cover, and every partner would keep others, so that updates do not add up"
+        )
+    _one_of("model.trainable", model.trainable, ("lora", "ia3", "bitfit", "last_k", "full"))
     _one_of("model.truncation", model.truncation, ("left", "right"))
     _one_of("model.precision", model.precision, ("auto", "fp32", "bf16"))
     _one_of("model.lora.factors", model.lora.factors, ("both", "b"))

