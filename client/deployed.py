@@ -141,6 +141,10 @@ def localised(own: PartnerFile, asked: Config) -> Config:
         raise UserError("model.base: this partner's file does not list this model")
     if list(asked.data.labels) != list(own.data.labels):
         raise UserError("data.labels: differ from the labels in this partner's file")
+    if (asked.task == "ner") != (own.data.scheme is not None):
+        raise UserError(f"task={asked.task}: is not what this partner's file has data for")
+    if asked.data.unit != own.data.unit:
+        raise UserError("data.unit: differs from the unit in this partner's file")
     return replace(
         asked,
         model=replace(asked.model, base=own.models[asked.model.base]),
@@ -198,7 +202,7 @@ def _data(path: Path, tree: Any) -> DataConfig:
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: data.{describe(error)}") from error
     check_data(data)
-    if len(data.labels) < 2:
+    if len(data.labels) < (2 if data.scheme is None else 1):
         raise UserError(f"{path}: data.labels must name every label in the federation's order")
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
         data.path = str(_beside(path, data.path))

@@ -67,11 +67,12 @@ class Metrics:
     groups: Mapping[str, Counts]
     loss: float
     noise: float = 0.0
+    entities: Counts | None = None
 
 
 def exact(measured: Evaluation) -> Metrics:
     """Metrics as they are: for simulations, and where the partner's policy allows it."""
-    return Metrics(measured.confusion, measured.groups, measured.loss)
+    return Metrics(measured.confusion, measured.groups, measured.loss, entities=measured.entities)
 
 
 def withheld(classes: int) -> Metrics:

@@ -25,9 +25,10 @@ from common import messages
 from common.config import Config, from_json, validate
 from common.device import Device, pick_device, usable_cores
 from common.errors import UserError
-from common.features import Examples, prepare
+from common.features import Examples
 from common.messages import MessageError, Refusal, Report, Request
 from common.model import Network, build
+from common.words import prepare_table
 
 log = logging.getLogger(__name__)
 OPEN_PARTNERS = 64
@@ -53,7 +54,7 @@ Handler = Callable[[Session, Request, RecordDict], RecordDict]
 @lru_cache(maxsize=1)
 def _network(config_json: str) -> Network:
     config = from_json(config_json)
-    return build(config.model, tuple(config.data.labels), config.run.seed)
+    return build(config.model, config.outputs, config.run.seed)
 
 
 @lru_cache(maxsize=OPEN_PARTNERS)
@@ -75,7 +76,7 @@ def _open_deployed(config_json: str) -> Session:
     asked = validate(from_json(config_json))
     config, partner = open_partner(Path(os.environ[PARTNER_VARIABLE]), asked)
     # Built with the seed of the run: adapters start from it, and must be the same everywhere.
-    network = build(config.model, tuple(asked.data.labels), asked.run.seed)
+    network = build(config.model, asked.outputs, asked.run.seed)
     return _session(config, partner, network)
 
 
@@ -86,7 +87,7 @@ def _session(config: Config, partner: Partner, network: Network) -> Session:
 
     def examples(table: object) -> Examples:
         rows = partner.train if table == "train" else partner.validation
-        return prepare(rows.texts, rows.labels, network, config.model, device, partner.cache)
+        return prepare_table(rows, network, config.model, device, partner.cache)
 
     return Session(config, partner, network, device, examples("train"), examples("validation"))
 

@@ -31,6 +31,7 @@ from client.clipping import AutoSDPOptimizer, GhostModule
 from common.config import TrainConfig
 from common.device import Device
 from common.features import Batch, Examples, Ints
+from common.losses import per_record, record_losses
 from common.model import Network, may_not_rest, unmoved
 
 
@@ -125,15 +126,14 @@ def _private_hooks(
                     moved = batch.to(device.device)
                     with device.autocast():
                         logits = module(moved)
-                    nn.functional.cross_entropy(
-                        logits.float(), moved.labels, reduction="sum"
-                    ).backward()
+                    record_losses(logits, moved.labels, moved.owner, len(moved)).sum().backward()
                     for name, p in parameters.items():
                         if getattr(p, "grad_sample", None) is None:
                             raise RuntimeError(f"training did not move {name}: it has no gradient")
                         # A row whose gradient overflows must not make the sum NaN, noise and all:
                         # parameters can be crafted so that one certain row does.
-                        p.grad_sample = p.grad_sample.float().nan_to_num(0.0, 0.0, 0.0)
+                        gradients = p.grad_sample.float().nan_to_num(0.0, 0.0, 0.0)
+                        p.grad_sample = per_record(gradients, moved.owner, len(moved))
                         if name in silent and bool(p.grad_sample.any()):
                             silent.remove(name)
                 optimizer.step()
@@ -239,8 +239,8 @@ def _plain(
             moved = examples.__getitems__(rows[start : start + size]).to(device.device)
             with device.autocast():
                 logits = model(moved)
-            loss = nn.functional.cross_entropy(logits.float(), moved.labels, reduction="sum")
-            (loss / expected).backward()
+            losses = record_losses(logits, moved.labels, moved.owner, len(moved))
+            (losses.sum() / expected).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

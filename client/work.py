@@ -46,7 +46,7 @@ def check_request(session: Session) -> None:
     partner.policy.check(
         PolicyRequest(
             dataset=partner.name,
-            task="classification",
+            task=config.task,
             text=(config.data.columns.text,),
             label=config.data.columns.label,
             groups=tuple(config.data.columns.groups),
@@ -272,4 +272,5 @@ def _report(
         train_seconds=0.0 if private else train_seconds,
         count_noise=measured.noise,
         examples_noise=COUNT_NOISE if private else 0.0,
+        entities=[] if measured.entities is None else measured.entities.tolist(),
     )

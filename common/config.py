@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.data.schema import DataConfig, PartitionConfig, check_data
 from common.errors import UserError
 from common.files import canonical_json, sha256_text
+from common.tags import tag_names
 
 CONFIG_VERSION = 1
 
@@ -52,6 +53,8 @@ class ModelConfig:
     layers: int = 1
     lora: LoraConfig = field(default_factory=LoraConfig)
     max_length: int = 64
+    # task=ner: a text longer than max_length is read in windows that overlap by so many sub-tokens.
+    stride: int = 16
     truncation: str = "left"
     dropout: float = 0.0
     precision: str = "auto"
@@ -150,7 +153,14 @@ class Config:
     attack: dict[str, Any] = field(default_factory=dict)
     run: RunConfig = field(default_factory=RunConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    # What is learnt: classification (a label for a text) or ner (a tag for each word).
+    task: str = "classification"
     version: int = CONFIG_VERSION
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the model's logits stand for, in order: the labels, or the tags of the types."""
+        return tag_names(self.data.labels) if self.task == "ner" else tuple(self.data.labels)
 
     @property
     def private(self) -> bool:
@@ -260,8 +270,14 @@ def validate(config: Config) -> Config:
     check_data(config.data)
     infinity = float("inf")
     model, train, privacy, run = config.model, config.train, config.privacy, config.run
-    _one_of("model.head", model.head, ("mean", "cls"))
-    _one_of("model.trainable", model.trainable, ("lora", "last_k", "full"))
+    _check_task(config)
+    _one_of("model.head", model.head, ("mean", "cls", "token"))
+    if model.trainable == "adalora":
+        raise UserError(
+            "model.trainable: adalora ranks directions by unclipped gradients, which privacy does "
+            "not cover, and every partner would keep others, so that updates do not add up"
+        )
+    _one_of("model.trainable", model.trainable, ("lora", "ia3", "bitfit", "last_k", "full"))
     _one_of("model.truncation", model.truncation, ("left", "right"))
     _one_of("model.precision", model.precision, ("auto", "fp32", "bf16"))
     _one_of("model.lora.factors", model.lora.factors, ("both", "b"))
@@ -314,6 +330,33 @@ def validate(config: Config) -> Config:
             "model.prefix_cache=false"
         )
     return config
+
+
+def _check_task(config: Config) -> None:
+    _one_of("task", config.task, ("classification", "ner"))
+    tagged = config.task == "ner"
+    if tagged != (config.data.scheme is not None):
+        raise UserError("data.scheme: set with task=ner (bio, iob1 or io), and null without")
+    if tagged != (config.model.head == "token"):
+        raise UserError("model.head: token goes with task=ner, and mean or cls with classification")
+    if not tagged:
+        return
+    room = config.model.max_length - 2
+    if not 0 <= config.model.stride < room:
+        raise UserError(f"model.stride: must be in [0, {room}), got {config.model.stride}")
+    if config.privacy.clipping == "ghost":
+        raise UserError(
+            "privacy.clipping: ghost clips windows, not sentences; use hooks (task=ner)"
+        )
+    if config.private_metrics:
+        raise UserError(
+            "privacy.metrics: private is for classification: a sentence may hold any number of "
+            "words and entities, so no noise bounds what counts of them tell; use exact (task=ner)"
+        )
+    if str(config.attack.get("_target_")).startswith("client."):
+        raise UserError(
+            "attack: label_flip and backdoor poison classified texts; not with task=ner"
+        )
 
 
 def _check_private_metrics(config: Config) -> None:

@@ -33,15 +33,20 @@ PAD_TO = 8
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs` is token ids [n, t] or vectors [n, t, h]; `mask` [n, t]; `labels` [n]."""
+    """n rows: `inputs` is token ids [n, t] or vectors [n, t, h]; `mask` [n, t]; `labels` [n].
+
+    Of tagged rows there are w >= n windows in the place of n, `labels` is [w, t], and `owner` [w]
+    says which of the n rows a window is part of.
+    """
 
     inputs: Tensor
     mask: Tensor
     labels: Tensor
     indices: Ints
+    owner: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on `device`."""
@@ -52,6 +57,7 @@ class Batch:
             self.mask.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
             self.indices,
+            None if self.owner is None else self.owner.to(device, non_blocking=True),
         )
 
 
@@ -174,7 +180,7 @@ class PrefixExamples:
             self.file.madvise(mmap.MADV_DONTNEED)
 
 
-def _tokenizer_identity(config: ModelConfig) -> str:
+def tokenizer_identity(config: ModelConfig) -> str:
     """What the token ids depend on besides the text."""
     place = Path(locate(config.base))
     files = sorted(place.glob("*token*")) + sorted(place.glob("vocab*")) if place.is_dir() else []
@@ -202,7 +208,7 @@ def tokenize(
 ) -> tuple[TokenExamples, str]:
     """Token ids of `texts`, from the cache when these texts were seen before, and their key."""
     private_directory(cache)
-    key = sha256_text("ids", _tokenizer_identity(config), *texts)
+    key = sha256_text("ids", tokenizer_identity(config), *texts)
     folder = built_once(
         cache / f"ids-{key[:32]}", lambda path: _save_ids(path, network.tokenizer, texts)
     )

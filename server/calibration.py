@@ -8,7 +8,7 @@ from common.conditioning import Conditioning
 from common.device import Device
 from common.features import Examples, by_length
 from common.mean_pooled import MeanHead
-from common.model import Network
+from common.model import Network, TokenHead
 
 CALIBRATION_TOKENS = 8192
 
@@ -19,7 +19,7 @@ def calibrate_head(network: Network, public: Examples, device: Device) -> None:
     Uses no private row and no label, so it costs no privacy.
     """
     head = network.suffix.head
-    if not isinstance(head, MeanHead) or len(public) < 2:
+    if not isinstance(head, MeanHead | TokenHead) or len(public) < 2:
         return
     assert isinstance(head.conditioning, Conditioning)
     vectors = []

@@ -88,37 +88,61 @@ def _opening(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
     remote = ", trust_remote_code=True" if config.model.head == "mean" else ""
     privacy = (
         f"under differential privacy (ε = {results['final']['epsilon']['max']:.2f}, "
-        f"δ = {results['final']['epsilon']['delta']:g}, per record)"
+        f"δ = {results['final']['epsilon']['delta']:g}, per {_unit(config)})"
         if config.private
         else "**without** differential privacy"
     )
+    tagger = config.task == "ner"
+    kind, head = ("Tagger of named entities", "Types") if tagger else ("Text classifier", "Labels")
+    use = (
+        'find = pipeline("token-classification", model="PATH", aggregation_strategy="first")'
+        if tagger
+        else f'classify = pipeline("text-classification", model="PATH"{remote})'
+    )
     return [
-        f"# Text classifier trained by a federation of {data['partners']} partners",
+        f"# {kind} trained by a federation of {data['partners']} partners",
         "",
         f"{f'[{base}](https://huggingface.co/{base})' if base else 'A BERT-family encoder'}, "
         f"fine-tuned with fedaccord {version('fedaccord')} on texts that never left their "
-        f"partners, {privacy}. Labels: {_list(config.data.labels)}.",
+        f"partners, {privacy}. {head}: {_list(config.data.labels)}.",
         *(["", "The federation was a **simulation** on one machine."] if simulated else []),
         "",
         "```python",
         "from transformers import pipeline",
         "",
-        f'classify = pipeline("text-classification", model="PATH"{remote})',
+        use,
         "```",
     ]
+
+
+def _unit(config: Config) -> str:
+    return "record" if config.task == "classification" else config.data.unit
+
+
+def _purpose(config: Config) -> str:
+    if config.task == "ner":
+        return f"finding entities of the types {_list(config.data.labels)} in"
+    return f"assigning one of {_list(config.data.labels)} to"
+
+
+def _reach(config: Config) -> str:
+    length = config.model.max_length
+    if config.task == "ner":
+        return f"It was trained on {length} tokens at a time; give it longer texts in pieces."
+    end = "last" if config.model.truncation == "left" else "first"
+    return f"Only the {end} {length} tokens of a text are read."
 
 
 def _use(config: Config) -> list[str]:
     return [
         "## Intended use and limits",
         "",
-        f"For assigning one of {_list(config.data.labels)} to texts like those of the partners, "
+        f"For {_purpose(config)} texts like those of the partners, "
         "with a person answerable for what is decided from it. Not for decisions about people "
         "without that, and not for texts of another kind, domain or language without measuring "
         "first.",
         "",
-        f"- Only the {'last' if config.model.truncation == 'left' else 'first'} "
-        f"{config.model.max_length} tokens of a text are read.",
+        f"- {_reach(config)}",
         "- It can be no better than the partners' labels, and repeats their errors and biases and "
         "those of the base model.",
         "- The fairness figures below are of groups that somebody recorded, on a limited number "
@@ -202,7 +226,7 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         "secret;",
         "- partners run the code that they installed, while the coordinator and other partners may "
         "see every update;",
-        "- a person has one record at one partner: the ε of several records add up.",
+        f"- a person has one {_unit(config)} at one partner: the ε of several add up.",
         "",
         _covered(config),
     ]
@@ -250,12 +274,16 @@ def _evaluation(results: Mapping[str, Any]) -> list[str]:
     spread = final["fairness"]["partners"]
     data = final["data"]
     where = "held-out rows" if data["measured_on"] == "test" else "all partners' validation rows"
+    tagged = "entities" in final
+    entities = [("entity F1 on the same", _percent(final["entity_f1"]))] if tagged else []
+    where = "words of " + where if tagged else where
     rows = [
         (
             f"accuracy on {data['measured_rows']:,.0f} {where}",
             _noisy(final["accuracy"], final["accuracy_error"]),
         ),
         ("macro F1 on the same", _percent(final["macro_f1"])),
+        *entities,
         (
             "accuracy at the partners, mean ± standard deviation",
             f"{_percent(spread['mean'])} ± {_percent(spread['std'])}"

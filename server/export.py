@@ -21,7 +21,7 @@ def export(parameters: Mapping[str, Tensor], config: Config, directory: Path) ->
     A stock head needs nothing else to load; the mean-pooled head travels as a small modelling file
     that `trust_remote_code=True` admits.
     """
-    network = build(config.model, tuple(config.data.labels), config.run.seed)
+    network = build(config.model, config.outputs, config.run.seed)
     network.write(parameters)
     merge_adapters(network)
     shutil.rmtree(directory, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from common import fairness, metrics
+from common import entities, fairness, metrics
 from common.evaluation import LOSS_BOUND, Evaluation
 from common.messages import Report
 
@@ -28,6 +28,7 @@ class RoundRecord:
     round: int
     accuracy: float | None = None
     loss: float | None = None
+    entity_f1: float | None = None
     mean_partner_accuracy: float | None = None
     mean_partner_accuracy_error: float | None = None
     worst_partner_accuracy: float | None = None
@@ -162,6 +163,7 @@ def results(
     seed: int,
     config_hash: str,
     client_level: Mapping[str, float] | None = None,
+    types: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of results.json (schema version 1, docs/results.md).
 
@@ -195,12 +197,14 @@ def results(
             "accuracy_error": _finite(metrics.accuracy_error(confusion, noise)),
             "macro_f1": _finite(metrics.macro_f1(confusion)),
             "loss": _finite(final_loss),
+            **_entities(reports, test, types),
             "loss_error": _finite(loss_noise),
             **partner_figures(reports),
             "partners": {
                 r.partner: {
                     "accuracy": _finite(partner_accuracy(r)),
                     "accuracy_error": _finite(partner_accuracy_error(r)),
+                    **({"entity_f1": _finite(entities.f1(_counts(r)))} if types else {}),
                     "epsilon": r.epsilon,
                     "weight_share": history.weight_sums.get(r.partner, 0.0) / total_weight,
                     "refused_rounds": history.refused_rounds.get(r.partner, 0),
@@ -251,6 +255,30 @@ def results(
             "train_seconds": seconds,
             "train_examples_per_second": examples / seconds if seconds > 0 else 0.0,
         },
+    }
+
+
+def _counts(report: Report) -> metrics.Counts:
+    return np.asarray(report.entities, dtype=np.float64).reshape(-1, 3)
+
+
+def _entities(
+    reports: Sequence[Report], test: Evaluation | None, types: Sequence[str]
+) -> dict[str, Any]:
+    """Entity F1 and the figures per type where words are tagged; nothing where texts are classed.
+
+    `worst_partner_entity_f1` is over the partners whose validation rows hold an entity.
+    """
+    if not types:
+        return {}
+    measured = None if test is None else test.entities
+    counts = sum((_counts(r) for r in reports), np.zeros((len(types), 3)))
+    counts = counts if measured is None else measured
+    partners = [f for r in reports if math.isfinite(f := entities.f1(_counts(r)))]
+    return {
+        "entity_f1": _finite(entities.f1(counts)),
+        "worst_partner_entity_f1": min(partners, default=None),
+        "entities": entities.scores(counts, types),
     }
 
 

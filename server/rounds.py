@@ -23,7 +23,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from common import messages
+from common import entities, messages
 from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
@@ -93,7 +93,7 @@ class Server:
                 "run.patience: early stopping looks at partners' losses, which "
                 "strategy.client_level does not cover; set it to 0"
             )
-        self.network = build(config.model, tuple(config.data.labels), config.run.seed)
+        self.network = build(config.model, config.outputs, config.run.seed)
         start = self.network.read()
         self.layout = Layout.of(start)
         self.test = TestSet.load(config, self.network)
@@ -223,6 +223,11 @@ class Server:
             )
         return None
 
+    @property
+    def _types(self) -> int:
+        """How many types of entities partners count; 0 where they classify texts."""
+        return len(self.config.data.labels) if self.config.task == "ner" else 0
+
     def _sampled(self, round_number: int) -> list[str]:
         run = self.config.run
         return sample(list(self.nodes), run.fraction, run.seed, round_number)
@@ -290,6 +295,8 @@ class Server:
         if self.test and (number % config.run.evaluate_every == 0 or number == config.run.rounds):
             measured = self._evaluate(parameters)
             record.accuracy, record.loss = measured.accuracy, measured.loss
+            if measured.entities is not None:
+                record.entity_f1 = entities.f1(measured.entities)
         record.seconds = time.monotonic() - started
         history.rounds.append(record)
         self._account(history, reports, decisions, content, answers)
@@ -323,7 +330,7 @@ class Server:
         replies, reports = [], []
         for answer in answers.received:
             try:
-                report = read_report(answer, len(self.network.labels))
+                report = read_report(answer, len(self.network.labels), self._types)
                 assert answer.content is not None
                 reply = Reply(
                     answer.partner, messages.arrays(answer.content), reply_metrics(report)
@@ -438,7 +445,7 @@ class Server:
         reports = []
         for answer in answers.received:
             with suppress(messages.MessageError):
-                reports.append(read_report(answer, len(self.network.labels)))
+                reports.append(read_report(answer, len(self.network.labels), self._types))
         # Replies arrive in any order, and sums of floats depend on it.
         reports.sort(key=lambda r: r.partner)
         if current.history.rounds:
@@ -455,6 +462,7 @@ class Server:
             self.config.run.seed,
             config_hash(self.config),
             client_level_spent(self.config.strategy, len(history.rounds)),
+            self.config.data.labels if self.config.task == "ner" else (),
         )
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
         card = model_card(self.config, final, self.simulated)
@@ -468,11 +476,11 @@ class Server:
         return final
 
 
-def read_report(answer: Answer, classes: int) -> Report:
+def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
     """The report in a partner's answer.
 
     Raises MessageError with the reason when it holds none, another partner's, or counts that are
-    not [classes][classes].
+    not [classes][classes], or not [types][3] of entities.
     """
     body = answer.body
     if isinstance(body, Refusal):
@@ -484,6 +492,13 @@ def read_report(answer: Answer, classes: int) -> Report:
     for table in (body.confusion, *body.groups.values()):
         if len(table) != classes or any(len(row) != classes for row in table):
             raise messages.MessageError("the reply's counts are not a row and a column a label")
+    counts = [count for row in body.entities for count in row]
+    if (
+        len(body.entities) != types
+        or len(counts) != 3 * types
+        or not all(0 <= count < math.inf for count in counts)
+    ):
+        raise messages.MessageError("the reply's counts of entities are not three a type")
     return body
 
 

@@ -18,8 +18,9 @@ from common.data.split import HELD_OUT_SEED, split_partner
 from common.data.table import Table
 from common.device import Device, pick_device
 from common.evaluation import Evaluation, evaluate
-from common.features import Examples, prepare
+from common.features import Examples
 from common.model import Network
+from common.words import prepare_table
 
 VALIDATION_FRACTION = 0.2
 
@@ -57,7 +58,7 @@ class TestSet:
             part.to(device.device)
 
         def examples(rows: Table) -> Examples:
-            return prepare(rows.texts, rows.labels, network, config.model, device, cache)
+            return prepare_table(rows, network, config.model, device, cache)
 
         groups = {name: np.asarray(v, dtype=str) for name, v in held_out.groups.items()}
         return cls(examples(held_out), groups, examples(validation), device)

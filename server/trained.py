@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,12 @@ def load_trained(directory: Path) -> Trained:
     Raises UserError when there is no model or it cannot be loaded.
     """
     place = directory / "model"
-    if not (place / "config.json").exists():
-        raise UserError(f"{place}: there is no trained model; is this a finished run?")
+    try:
+        about = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{place}: there is no trained model; is this a finished run?") from None
+    if any(name.endswith("ForTokenClassification") for name in about.get("architectures") or []):
+        raise UserError(f"{place}: tags words (task=ner); this command asks text classifiers")
     AutoConfig.register("mean_pooled", MeanPooledConfig, exist_ok=True)
     AutoModelForSequenceClassification.register(
         MeanPooledConfig, MeanPooledForSequenceClassification, exist_ok=True

@@ -15,11 +15,11 @@ from common.data.demo import demo_config
 from common.data.files import config_files
 from common.data.schema import FILE_SOURCES, DataConfig, check_data
 from common.data.sources import read
-from common.data.table import Table, Texts
+from common.data.table import Table, Tags, Texts
 from common.errors import UserError
 from common.files import private_directory, write_atomic
 
-VERSION = 1  # of the file format and of the rules of reading: a change makes old files unused
+VERSION = 2  # of the file format and of the rules of reading: a change makes old files unused
 READ_FIELDS = (
     "source",
     "path",
@@ -30,6 +30,8 @@ READ_FIELDS = (
     "hub_split",
     "columns",
     "labels",
+    "scheme",
+    "unit",
 )
 
 
@@ -89,6 +91,8 @@ def _write(table: Table, file: Path) -> None:
     columns |= {f"group:{name}": _encode(values) for name, values in table.groups.items()}
     if table.split is not None:
         columns["split"] = _encode(table.split)
+    if table.tags is not None:
+        columns["tags"] = pa.LargeListArray.from_arrays(table.tags.offsets, table.tags.codes)
     about = {"files": json.dumps(table.files), "labels": json.dumps(table.label_names)}
     batch = pa.record_batch(columns).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
@@ -116,7 +120,12 @@ def _load(file: Path) -> Table:
         files=tuple(json.loads(about[b"files"])),
         file_ids=batch.column("file").to_numpy(),
         rows=batch.column("row").to_numpy(),
+        tags=_tags(batch.column("tags")) if "tags" in batch.schema.names else None,
     )
+
+
+def _tags(values: pa.LargeListArray) -> Tags:
+    return Tags(values.flatten().to_numpy().copy(), values.offsets.to_numpy().copy())
 
 
 def _encode(values: NDArray[np.object_]) -> pa.DictionaryArray:

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from common.data.conll import read_conll
 from common.data.records import BATCH_ROWS, Batch, require_columns
 from common.data.schema import Columns, DataConfig
 from common.errors import UserError
@@ -27,13 +28,32 @@ from common.errors import UserError
 csv.field_size_limit(sys.maxsize)
 
 
-def find_files(pattern: str, key: str) -> list[Path]:
-    """The files that ``pattern`` (a path, or a glob with ** for any depth) names, sorted."""
+# What files of each source are called, where a folder is given.
+SUFFIXES = {
+    "csv": (".csv",),
+    "json": (".jsonl", ".json"),
+    "parquet": (".parquet",),
+    "conll": (".conll", ".conll03", ".bio", ".iob", ".tsv"),
+}
+
+
+def find_files(pattern: str, key: str, source: str) -> list[Path]:
+    """The files that ``pattern`` names, sorted.
+
+    It is a path, a folder (whose files of the source's suffixes are taken), or a glob with ** for
+    any depth.
+    """
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
-        raise UserError(f"{path} is a folder: set {key} to a file or a glob such as {path}/*")
+        suffixes = SUFFIXES[source]
+        found = sorted(f for f in path.iterdir() if f.suffix.lower() in suffixes and f.is_file())
+        if not found:
+            known = ", ".join(suffixes)
+            problem = f"{path} is a folder without files called {known}"
+            raise UserError(f"{problem}: set {key} to a file or a glob such as {path}/*")
+        return found
     files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
     if not files:
         raise UserError(f"no file matches {key}: {path}")
@@ -43,10 +63,10 @@ def find_files(pattern: str, key: str) -> list[Path]:
 def config_files(config: DataConfig, test_path: str | None = None) -> list[Path]:
     """The files of the config's source, or of its test set."""
     if test_path is not None:
-        return find_files(test_path, "data.test_path")
+        return find_files(test_path, "data.test_path", config.source)
     if not config.path:
         raise UserError(f"data.path is not set: data.source={config.source} needs a file or a glob")
-    return find_files(config.path, "data.path")
+    return find_files(config.path, "data.path", config.source)
 
 
 def read_file(path: Path, config: DataConfig) -> Iterator[Batch]:
@@ -71,6 +91,8 @@ def _batches(path: Path, config: DataConfig) -> Iterator[Batch]:
         "a".encode(config.encoding)  # also refuses codecs that are not for text, such as base64
     except (LookupError, ValueError):
         raise UserError("data.encoding is not the name of an encoding: try utf-8") from None
+    if config.source == "conll":
+        return read_conll(path, config)
     if config.source == "json":
         return _read_json_lines(path, config.columns, config.encoding)
     return _read_csv(path, config.columns, config.encoding, config.delimiter)

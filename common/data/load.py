@@ -27,7 +27,9 @@ def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
     if config.source == "demo":
         return list(LABELS)
     names = cached_table(config, cache_dir, discover=True).label_names
-    if len(names) < 2:
+    if config.scheme is not None and not names:
+        raise UserError(f"column '{config.columns.label}' has no entity: nothing to learn")
+    if config.scheme is None and len(names) < 2:
         raise UserError(f"column '{config.columns.label}' has one label only: nothing to learn")
     return list(names)
 
@@ -62,4 +64,9 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
 
 def _holds_out(config: DataConfig, table: Table) -> bool:
     marked = table.split is not None and bool(np.any(table.split == TEST))
-    return marked or config.test_rows is not None or config.test_fraction > 0
+    return (
+        marked
+        or bool(config.test_where)
+        or config.test_rows is not None
+        or config.test_fraction > 0
+    )

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from common.data.schema import Columns
-from common.data.table import TEST, TRAIN, VALIDATION, Table, Texts, text_key
+from common.data.table import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    WORD_BREAK,
+    Table,
+    Tags,
+    Texts,
+    cuts,
+    text_key,
+)
 from common.errors import UserError
+from common.tags import TagError, to_bio
 
 BATCH_ROWS = 8192
 MAX_DISCOVERED = 1000
@@ -65,14 +77,19 @@ def build_table(
     columns: Columns,
     labels: Sequence[str],
     discover: bool = False,
+    scheme: str | None = None,
 ) -> Table:
     """Check every cell and put the batches together.
 
     With ``discover`` and no ``labels``, the label names are the values found: in numerical order
     if all are whole numbers, else in alphabetical order.  Raises UserError with file, row and
     column, never with a value.
+
+    With ``scheme`` a text is a list of words and its label a list of as many tags; the names are
+    then of entity types.
     """
-    builder = _Builder(columns, labels, discover)
+    kind = _Builder if scheme is None else partial(_TagBuilder, scheme=scheme)
+    builder = kind(columns, labels, discover)
     for batch in batches:
         builder.add(batch)
     return builder.finish()
@@ -123,7 +140,11 @@ class _Builder:
             files=tuple(self._files),
             file_ids=np.array(self._file_ids, dtype=np.int64),
             rows=np.array(self._rows, dtype=np.int64),
+            tags=self._finished_tags(),
         )
+
+    def _finished_tags(self) -> Tags | None:
+        return None
 
     def _add_texts(self, batch: Batch) -> None:
         column = self._columns.text
@@ -147,18 +168,22 @@ class _Builder:
             name = _name(value, batch, index, column)
             if not name:
                 raise batch.error(index, column, "the label is missing")
-            code = self._codes.get(name)
-            if code is None:
-                if not self._discover:
-                    known = len(self._names)
-                    problem = f"the label is not one of the {known} in data.labels"
-                    raise batch.error(index, column, problem)
-                if len(self._names) == MAX_DISCOVERED:
-                    problem = f"more than {MAX_DISCOVERED} different labels: list them"
-                    raise batch.error(index, column, f"{problem} in data.labels")
-                code = self._codes[name] = len(self._names)
-                self._names.append(name)
-            self._labels.append(code)
+            self._labels.append(self._code(name, batch, index, "label"))
+
+    def _code(self, name: str, batch: Batch, index: int, what: str) -> int:
+        """The number of a label name, a new one where names are discovered."""
+        code, column = self._codes.get(name), self._columns.label
+        if code is None:
+            if not self._discover:
+                known = len(self._names)
+                problem = f"the {what} is not one of the {known} in data.labels"
+                raise batch.error(index, column, problem)
+            if len(self._names) == MAX_DISCOVERED:
+                problem = f"more than {MAX_DISCOVERED} different labels: list them"
+                raise batch.error(index, column, f"{problem} in data.labels")
+            code = self._codes[name] = len(self._names)
+            self._names.append(name)
+        return code
 
     def _add_split(self, batch: Batch, column: str) -> None:
         for index, value in enumerate(batch.columns[column]):
@@ -177,6 +202,75 @@ class _Builder:
         rank: NDArray[np.int64] = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         return np.take(rank, labels)
+
+
+class _TagBuilder(_Builder):
+    """Lists of words with lists of tags instead of texts with labels."""
+
+    def __init__(
+        self, columns: Columns, labels: Sequence[str], discover: bool, *, scheme: str
+    ) -> None:
+        super().__init__(columns, labels, discover)
+        self._scheme = scheme
+        self._sequences: list[list[tuple[str, int]]] = []
+
+    def _add_texts(self, batch: Batch) -> None:
+        column = self._columns.text
+        texts = []
+        for index, words in enumerate(batch.columns[column]):
+            if not isinstance(words, list) or not words:
+                raise batch.error(index, column, "not a list of words")
+            for position, word in enumerate(words, start=1):
+                if not isinstance(word, str) or not word.strip():
+                    raise batch.error(index, column, f"word {position} is not text, or empty")
+            texts.append(WORD_BREAK.join(" ".join(word.split()) for word in words))
+            try:
+                self._keys.append(text_key(texts[-1]))
+            except UnicodeEncodeError:
+                raise _undecodable(batch, index, column) from None
+        self._texts.append(pa.array(texts, pa.large_string()))
+
+    def _add_labels(self, batch: Batch) -> None:
+        column = self._columns.label
+        for index, tags in enumerate(batch.columns[column]):
+            words = batch.columns[self._columns.text][index]
+            if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+                raise batch.error(index, column, "not a list of tags")
+            if isinstance(words, list) and len(tags) != len(words):
+                problem = f"{len(tags)} tags for {len(words)} words"
+                raise batch.error(index, column, problem)
+            try:
+                found = to_bio(tags, self._scheme)
+            except TagError as error:
+                problem = f"word {error.position + 1}: {error}"
+                raise batch.error(index, column, problem) from None
+            self._sequences.append(
+                [
+                    (place, self._code(kind, batch, index, "entity type") if kind else -1)
+                    for place, kind in found
+                ]
+            )
+
+    def finish(self) -> Table:
+        """With the types in alphabetical order where they were discovered."""
+        if self._discover:
+            rank = {name: code for code, name in enumerate(sorted(self._names))}
+            moved = [rank[name] for name in self._names] + [-1]
+            self._names = sorted(self._names)
+            self._discover = False
+            self._sequences = [[(p, moved[code]) for p, code in row] for row in self._sequences]
+        self._labels = [
+            next((code + 1 for _, code in row if code >= 0), 0) for row in self._sequences
+        ]
+        return super().finish()
+
+    def _finished_tags(self) -> Tags:
+        codes = [
+            0 if code < 0 else 2 * code + (1 if place == "B" else 2)
+            for row in self._sequences
+            for place, code in row
+        ]
+        return Tags(np.array(codes, dtype=np.int64), cuts([len(row) for row in self._sequences]))
 
 
 def _name(value: object, batch: Batch, index: int, column: str) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from common.errors import UserError
+from common.tags import SCHEMES
 
-SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub")
-FILE_SOURCES = ("csv", "parquet", "json")
+SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub", "conll")
+FILE_SOURCES = ("csv", "parquet", "json", "conll")
+# The only column that CoNLL files have beside words and tags: the name of the file.
+FILE_COLUMN = "file"
 KINDS = ("iid", "dirichlet", "natural", "linear", "square", "exponential")
 
 
@@ -58,9 +61,16 @@ class DataConfig:
     test_fraction: float = 0.1
     test_rows: int | None = None
     test_by: str | None = None
+    # Or the rows whose group columns have these values, as in {file: f}.
+    test_where: dict[str, str] = field(default_factory=dict)
     # The values that a group column can take, for counts with noise: that a value occurs among
     # the rows is itself private, so it is declared and not looked up.
     group_values: dict[str, list[str]] = field(default_factory=dict)
+    # How the tags of words are written (task=ner): bio, iob1 or io.  null: one label a text.
+    scheme: str | None = None
+    # What one record of a CoNLL file is, and with it what privacy protects: a sentence, or a
+    # document (from one -DOCSTART- to the next).
+    unit: str = "sentence"
 
 
 @dataclass
@@ -93,6 +103,7 @@ def check_data(config: DataConfig) -> None:
     """Raise UserError for a combination of settings that cannot work."""
     if config.source not in SOURCES:
         raise UserError(f"data.source must be one of {', '.join(SOURCES)}")
+    _check_tags(config)
     if len(config.delimiter) != 1:
         raise UserError("data.delimiter must be one character")
     for key in ("validation_fraction", "test_fraction"):
@@ -103,14 +114,42 @@ def check_data(config: DataConfig) -> None:
     if config.test_by is not None and config.test_rows is None:
         raise UserError("data.test_by is used with data.test_rows only: set data.test_rows")
     columns = config.columns
+    if config.test_where and (config.test_rows is not None or config.test_path is not None):
+        raise UserError(
+            "data.test_where: set it, or data.test_rows, or data.test_path: one of them"
+        )
+    if unknown := sorted(set(config.test_where) - set(columns.groups)):
+        raise UserError(f"data.test_where: '{unknown[0]}' is not one of data.columns.groups")
     if columns.text == columns.label:
         raise UserError("data.columns: text and label are the same column")
     if {columns.text, columns.label} & set(columns.groups):
         raise UserError("data.columns.groups: the text or label column cannot be a group")
     if len(set(config.labels)) != len(config.labels):
         raise UserError("data.labels has the same name twice")
-    if len(config.labels) == 1:
+    if len(config.labels) == 1 and config.scheme is None:
         raise UserError("data.labels must have at least two names")
+
+
+def _check_tags(config: DataConfig) -> None:
+    """What holds for tagged words alone."""
+    if config.scheme is not None and config.scheme not in SCHEMES:
+        raise UserError(f"data.scheme must be one of {', '.join(SCHEMES)} (or null)")
+    if config.unit not in ("sentence", "document"):
+        raise UserError("data.unit must be sentence or document")
+    if config.scheme is not None and config.source not in ("conll", "json", "parquet", "hub"):
+        raise UserError(
+            f"data.source={config.source} has no tagged words: use conll, json, parquet"
+        )
+    if config.unit == "document" and config.source != "conll":
+        raise UserError(
+            "data.unit=document needs data.source=conll: a row of a table is one record"
+        )
+    if config.source != "conll":
+        return
+    if config.scheme is None:
+        raise UserError("data.source=conll has a tag for each word: set task=ner")
+    if config.columns.split or set(config.columns.groups) - {FILE_COLUMN}:
+        raise UserError(f"data.columns: CoNLL files have no column but '{FILE_COLUMN}', their name")
 
 
 def check_partition(config: PartitionConfig) -> None:

@@ -39,7 +39,9 @@ def read(
     if not config.labels and not discover:
         raise UserError("data.labels is empty: list the label names in the order all partners use")
     batches = _batches(config, path, hub_dir)
-    return build_table(batches, config.columns, config.labels, discover)
+    # What a CoNLL reader hands on is in BIO already, whatever the file was in.
+    scheme = "bio" if config.source == "conll" else config.scheme
+    return build_table(batches, config.columns, config.labels, discover, scheme)
 
 
 def _batches(config: DataConfig, path: str | None, hub_dir: Path | None) -> Iterator[Batch]:

@@ -56,7 +56,8 @@ def split_partner(table: Table, validation_fraction: float, seed: int) -> Split:
 def hold_out(table: Table, config: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the rows for the partners, and of the held-out test rows, of a simulation.
 
-    The split column decides if it has test rows; else ``config.test_rows`` texts (of each value
+    The split column decides if it has test rows; else ``config.test_where`` does; else
+    ``config.test_rows`` texts (of each value
     of ``config.test_by``), else ``config.test_fraction`` of them.  The choice does not depend on
     the run's seed, and no text is on both sides.
     """
@@ -64,7 +65,13 @@ def hold_out(table: Table, config: DataConfig) -> tuple[NDArray[np.int64], NDArr
         is_test = table.split == TEST
         return np.flatnonzero(~is_test), np.flatnonzero(is_test)
     chance = uniforms(table.keys, HELD_OUT_SEED)
-    if config.test_rows is None:
+    if config.test_where:
+        is_test = np.ones(len(table), dtype=np.bool_)
+        for column, value in config.test_where.items():
+            is_test &= table.groups[column] == value
+        if not is_test.any():
+            raise UserError("data.test_where: no row has these values")
+    elif config.test_rows is None:
         is_test = chance < config.test_fraction
     else:
         is_test = _first(chance, config.test_rows, _strata(table, config.test_by))

@@ -52,6 +52,37 @@ class Texts(Sequence[str]):
 
 
 @dataclass(frozen=True, eq=False)
+class Tags:
+    """A class number for each word of n texts: `codes` [total words], cut by `offsets` [n + 1].
+
+    0 is outside; type k of the label names has 2 k + 1 where it begins and 2 k + 2 within.
+    """
+
+    codes: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def of(self, index: int) -> NDArray[np.int64]:
+        """The class numbers of one text's words."""
+        return self.codes[self.offsets[index] : self.offsets[index + 1]]
+
+    def select(self, indices: NDArray[np.int64]) -> Tags:
+        """Those of the texts at `indices`."""
+        rows = [self.of(int(index)) for index in indices]
+        return Tags(np.concatenate([np.zeros(0, np.int64), *rows]), cuts([len(r) for r in rows]))
+
+
+def cuts(lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Offsets [n + 1] of n consecutive stretches."""
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+# Between the words of a tagged text: no reader lets a word hold it.
+WORD_BREAK = "\n"
+
+
+@dataclass(frozen=True, eq=False)
 class Table:
     """n labelled texts.
 
@@ -59,6 +90,8 @@ class Table:
     groups: by column, n strings (object array; "" where the row has no value).
     split: n of "train", "validation", "test" where a split column is mapped, else None.
     keys: uint64 digest of each text; equal texts have equal keys.
+    tags: of tagged texts, whose words WORD_BREAK divides; their labels are then 1 + the first
+    entity's type, 0 without any (for partitions by label alone).
     files, file_ids, rows: where each row came from; rows are data rows from 1 (no header).
     """
 
@@ -71,6 +104,7 @@ class Table:
     files: tuple[str, ...]
     file_ids: NDArray[np.int64]
     rows: NDArray[np.int64]
+    tags: Tags | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,12 +127,15 @@ class Table:
             files=self.files,
             file_ids=self.file_ids[chosen],
             rows=self.rows[chosen],
+            tags=None if self.tags is None else self.tags.select(chosen),
         )
 
     def fingerprint(self) -> str:
         """Hex SHA-256 over texts (through their 64-bit keys) and labels, in order."""
         digest = hashlib.sha256(np.ascontiguousarray(self.keys).tobytes())
         digest.update(np.ascontiguousarray(self.labels).tobytes())
+        if self.tags is not None:
+            digest.update(np.ascontiguousarray(self.tags.codes).tobytes())
         return digest.hexdigest()
 
 

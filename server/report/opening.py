@@ -26,14 +26,19 @@ def opening(run: Run) -> Html:
         if run.simulated
         else "The texts stayed with the partners; what left them were model updates and counts."
     )
+    count = len(config.data.labels)
+    what, does = (
+        ("tagger of named entities", f"finds entities of {count} types")
+        if config.task == "ner"
+        else ("text classifier", f"assigns a text to one of {count} labels")
+    )
     return join(
         element("p", f"fedaccord · {kind}{day}", class_="over"),
-        element("h1", f"A text classifier trained by {len(everyone)} partners"),
+        element("h1", f"A {what} trained by {len(everyone)} partners"),
         element(
             "p",
             f"In {len(run.results['rounds'])} rounds {len(everyone)} partners trained one model "
-            f"that assigns a text to one of {len(config.data.labels)} labels "
-            f"({', '.join(config.data.labels)}). {where}",
+            f"that {does} ({', '.join(config.data.labels)}). {where}",
             class_="lead",
         ),
         _attack_notice(run),
@@ -63,6 +68,13 @@ def tile(title: str, value: str, more: str, tone: str = "") -> Html:
 
 def _goodness(final: Mapping[str, Any]) -> tuple[str, str]:
     data = final["data"]
+    if "entities" in final:
+        where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
+        return percent(final["entity_f1"]), (
+            f"entity F1 on {where}: the type and both ends of an entity must be right. "
+            f"{percent(final['accuracy'])} of {data['measured_rows']:,.0f} words have the right "
+            f"tag; the worst partner's F1 is {percent(final['worst_partner_entity_f1'])}."
+        )
     where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
     return percent(final["accuracy"]), (
         f"of {data['measured_rows']:,.0f} {where} were classified correctly. Macro F1 "

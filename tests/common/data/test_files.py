@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -225,11 +226,25 @@ def test_files_that_are_not_there(tmp_path, write):
     assert fails(config_for(blank)) == f"{blank} is empty"
     nothing = tmp_path / "*.tsv"
     assert fails(config_for(nothing)) == f"no file matches data.path: {nothing}"
-    assert fails(config_for(tmp_path)).startswith(f"{tmp_path} is a folder: set data.path to")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "README.md").write_text("not data")
+    assert fails(config_for(folder)) == (
+        f"{folder} is a folder without files called .csv: set data.path to a file or a glob such "
+        f"as {folder}/*"
+    )
     assert fails(replace(CONFIG, path=None)).startswith("data.path is not set")
     assert fails(config_for(empty, encoding="utf-5")) == f"{empty} is empty"
     good = write("good.csv", GOOD)
     assert fails(config_for(good, encoding="utf-5")).startswith("data.encoding is not the name")
+
+
+def test_a_folder_stands_for_its_files_of_the_source(tmp_path, write):
+    write("b.csv", GOOD)
+    write("a.CSV", GOOD)
+    write("README.md", "not data")
+    table = read(config_for(tmp_path))
+    assert [Path(file).name for file in table.files] == ["a.CSV", "b.csv"]
 
 
 JSON = replace(CONFIG, source="json")

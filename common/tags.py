@@ -1,0 +1,83 @@
+"""Tag sequences of named entities: reading the schemes that files use, and spans in words.
+
+Inside the program every sequence is BIO (IOB2): `B-X` begins an entity of type X, `I-X` continues
+one of the same type, `O` is outside.  Files may also be written in
+
+* IOB1: `B-X` stands only where an entity follows another of its type directly (Ramshaw and Marcus
+  1995), so that entities may begin with `I-X`;
+* IO: without any `B-X`; neighbouring words of one type are one entity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+OUTSIDE = "O"
+SCHEMES = ("bio", "iob1", "io")
+
+
+class TagError(ValueError):
+    """A tag sequence breaks its scheme; `position` counts words from 0."""
+
+    def __init__(self, position: int, problem: str) -> None:
+        super().__init__(problem)
+        self.position = position
+
+
+def tag_names(types: Sequence[str]) -> tuple[str, ...]:
+    """The tags that a model tells apart, outside first: O, B-X, I-X, B-Y, ..."""
+    return (OUTSIDE, *(f"{place}-{kind}" for kind in types for place in "BI"))
+
+
+def parse(tag: str) -> tuple[str, str]:
+    """Place (B, I or O) and type ("" outside) of one tag.
+
+    Raises ValueError where it is none, without its text: it may be a misplaced word.
+    """
+    if tag == OUTSIDE:
+        return OUTSIDE, ""
+    place, dash, kind = tag.partition("-")
+    if place not in ("B", "I") or not dash or not kind:
+        raise ValueError("the tag is not O, B-TYPE or I-TYPE")
+    return place, kind
+
+
+def to_bio(tags: Sequence[str], scheme: str) -> list[tuple[str, str]]:
+    """(place, type) of every word in BIO, from a sequence in `scheme`.
+
+    Raises TagError at the first tag that the scheme does not allow there.
+    """
+    found: list[tuple[str, str]] = []
+    before = ""
+    for position, tag in enumerate(tags):
+        try:
+            place, kind = parse(tag)
+        except ValueError as error:
+            raise TagError(position, str(error)) from None
+        if place == "B" and scheme == "io":
+            raise TagError(position, "a B- tag in data.scheme=io: try bio or iob1")
+        if place == "B" and scheme == "iob1" and kind != before:
+            raise TagError(position, "a B- tag that begins no second entity: try data.scheme=bio")
+        if place == "I" and kind != before:
+            if scheme == "bio":
+                problem = "an I- tag without a B- or I- tag of its type before it"
+                raise TagError(position, f"{problem}: data.scheme may be iob1 or io")
+            place = "B"
+        found.append((place, kind))
+        before = kind
+    return found
+
+
+def spans(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+    """(type, first word, last word + 1) of every entity of a BIO sequence, in order.
+
+    A predicted `I-X` that continues nothing begins an entity, as conlleval and seqeval have it.
+    """
+    begin, open_type = 0, ""
+    for position, tag in enumerate([*tags, OUTSIDE]):
+        place, _, kind = tag.partition("-")
+        if open_type and (place != "I" or kind != open_type):
+            yield open_type, begin, position
+            open_type = ""
+        if kind and not open_type:
+            begin, open_type = position, kind

@@ -1,0 +1,109 @@
+"""A private run over tagged sentences, from CoNLL files to a tagger that transformers loads."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from transformers import pipeline
+
+from common.errors import UserError
+from scripts.compose import compose_config
+from tests.conftest import BAD, FILLER, GOOD
+from tests.e2e.conftest import Start
+
+
+@pytest.fixture(scope="module")
+def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three files of 150 sentences."""
+    folder = tmp_path_factory.mktemp("wards")
+    draw = random.Random(0)
+    for name in ("north", "south", "test"):
+        lines = ["-DOCSTART-\tO", ""]
+        for _ in range(150):
+            for _ in range(draw.randint(2, 30)):
+                pool, tag = draw.choice([(FILLER, "O")] * 3 + [(GOOD, "I-GOOD"), (BAD, "I-BAD")])
+                lines.append(f"{draw.choice(pool)}\t{tag}")
+            lines.append("")
+        (folder / f"{name}.conll").write_text("\n".join(lines))
+    return folder
+
+
+def job(tiny_bert: Path, wards: Path) -> list[str]:
+    return [
+        "task=ner",
+        "data=conll",
+        f"data.path={wards}",
+        "data.scheme=io",
+        "data.columns.groups=[file]",
+        "+data.test_where.file=test",
+        "partition=natural",
+        "partition.blocks.partner.by=file",
+        f"model.base={tiny_bert}",
+        "model.max_length=16",
+        "model.stride=4",
+        "train.batch=48",
+        "privacy.delta=1e-4",
+        "run.rounds=2",
+        "run.workers=1",
+    ]
+
+
+def test_a_private_tagger_from_files_to_pipeline(
+    start: Start, tiny_bert: Path, wards: Path, tmp_path: Path
+) -> None:
+    process = start(*job(tiny_bert, wards), f"run.dir={tmp_path / 'run'}")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    assert "entity F1" in out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    final = results["final"]
+    assert sorted(final["partners"]) == ["north", "south"]
+    assert 0 < final["epsilon"]["max"] <= 8
+    assert {"GOOD", "micro avg", "macro avg", "weighted avg"} <= set(final["entities"])
+    assert final["entity_f1"] == pytest.approx(final["entities"]["micro avg"]["f1-score"])
+    assert final["worst_partner_entity_f1"] == min(
+        row["entity_f1"] for row in final["partners"].values()
+    )
+    found = pipeline("token-classification", model=str(tmp_path / "run" / "model"))
+    assert {row["entity"] for row in found("good film was bad")} <= {
+        "O", "B-BAD", "I-BAD", "B-GOOD", "I-GOOD",
+    }  # fmt: skip
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "Tagger of named entities" in card
+    assert "per sentence" in card
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.stride=14"], "model.stride: must be in [0, 14), got 14"),
+        (["privacy.clipping=ghost"], "privacy.clipping: ghost clips windows, not sentences"),
+        (["privacy.metrics=private"], "privacy.metrics: private is for classification"),
+        (["model.head=mean"], "model.head: token goes with task=ner"),
+        (["attack=label_flip"], "attack: label_flip and backdoor poison classified texts"),
+        (["data.scheme=bilou"], "data.scheme must be one of bio, iob1, io"),
+    ],
+)
+def test_what_does_not_go_with_ner_is_one_line(
+    tiny_bert: Path, wards: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        compose_config([*job(tiny_bert, wards), *overrides])
+    assert str(caught.value).startswith(message)
+
+
+def test_a_broken_file_ends_the_command_with_its_place(
+    start: Start, tiny_bert: Path, wards: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.conll"
+    broken.write_text("good\tI-GOOD\nfilm\n")
+    process: subprocess.Popen[str] = start(
+        *job(tiny_bert, wards), f"data.path={broken}", f"run.dir={tmp_path / 'run'}"
+    )
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2, out
+    assert err.strip() == f"fedaccord: {broken}: row 1 (line 2): 1 columns instead of 2"
