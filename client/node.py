@@ -27,6 +27,7 @@ class Clock:
 
     @staticmethod
     def sleep(seconds: float) -> None:
+        """Shorter than Flower asks for when that is longer than a poll."""
         time.sleep(min(seconds, POLL_SECONDS))
 
 
