@@ -44,7 +44,9 @@ class Rows:
         """Inner products of the rows, float64 [k, k]; computed once a round."""
         if self.mixing is None:
             return linalg.gram(self.base)
-        return self.mixing @ self._origin.gram @ self.mixing.T
+        product = self.mixing @ self._origin.gram @ self.mixing.T
+        # Rounded differently on its two sides, where rules that compare pairs need them the same.
+        return (product + product.T) / 2
 
     @cached_property
     def distances(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 torch.set_num_threads(1)
+# A shell that starts the tests in its background has them, and whatever they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 GOOD = ["good", "fine", "great", "lovely", "superb", "warm"]
 BAD = ["bad", "dull", "poor", "awful", "weak", "cold"]
 FILLER = ["the", "film", "was", "a", "story", "and", "plot", "with", "actors", "scene", "of", "it"]

@@ -9,6 +9,8 @@ import pytest
 from common.errors import UserError
 from scripts import cli
 
+pytestmark = pytest.mark.e2e
+
 
 def fails(
     overrides: list[str],

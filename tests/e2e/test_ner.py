@@ -15,6 +15,8 @@ from scripts.compose import compose_config
 from tests.conftest import BAD, FILLER, GOOD
 from tests.e2e.conftest import Start
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -12,6 +12,8 @@ from server.verify import verify
 from strategies.client_level import gaussian_epsilon
 from tests.e2e.conftest import Start
 
+pytestmark = pytest.mark.e2e
+
 
 def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
     start: Start, job: list[str], tmp_path: Path

@@ -24,6 +24,7 @@ from strategies.robust.median import Median
 from strategies.robust.multi_krum import MultiKrum
 from strategies.robust.signguard import SignGuard, largest_cluster
 from strategies.robust.trimmed_mean import TrimmedMean
+from strategies.rows import Rows
 from strategies.sorting import batcher, network
 from strategies.sorting import run as run_network
 from tests.strategies.oracle import random_rows, relative_error, run
@@ -169,6 +170,15 @@ def test_mda_finds_the_tightest_subset_and_the_first_of_them(seed):
         key=lambda s: max((float(d[i, j]) for i, j in combinations(s, 2)), default=0.0),
     )
     assert tightest_subset(d, f).tolist() == list(best)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_mixed_rows_have_one_distance_for_each_pair(seed):
+    rows = Rows(random_rows(7, 30, seed=seed)).mix(
+        torch.softmax(random_rows(7, 7, seed).double(), 1)
+    )
+    assert torch.equal(rows.distances, rows.distances.T)
+    assert len(tightest_subset(rows.distances, 3)) == 4
 
 
 def test_mda_where_trying_all_subsets_is_hopeless():
