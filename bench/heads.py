@@ -180,7 +180,8 @@ def train(encoded: Encoded, partners: Federation, config: Config) -> Outcome:
             metrics = {"loss": loss, "accuracy": accuracy, "examples": float(len(rows[name]))}
             delta = _step(weight, rows[name], config, noise[name], generator)
             replies.append(Reply(name, {"head": delta}, metrics))
-        replies = _attacked(replies, config, bad, layout, pipeline, state, number)
+        reference = _gradient(weight, encoded.public).flatten().neg()
+        replies = _attacked(replies, config, bad, layout, pipeline, state, number, reference)
         cohort = Cohort(layout, names)
         for reply in replies:
             if pipeline.screening.check(reply, layout) is None:
@@ -194,6 +195,7 @@ def train(encoded: Encoded, partners: Federation, config: Config) -> Outcome:
             rounds,
             torch_generator(seed, "strategy", number),
             evaluate=lambda flat: _measure(flat.view(2, size), encoded.public)[0],
+            reference=reference,
         )
         params, state = outcome.params, outcome.state
     weight = params.view(2, size)
@@ -203,6 +205,22 @@ def train(encoded: Encoded, partners: Federation, config: Config) -> Outcome:
     }
     honest = {n: _measure(weight, partners.validation[n])[1] for n in names if n not in bad}
     return Outcome(_measure(weight, encoded.test)[1], sources, honest)
+
+
+def run(overrides: tuple[str, ...], directory: Path) -> Outcome:
+    """Train under `overrides` on the default data, whose vectors `directory` keeps."""
+    partition = tuple(o for o in overrides if o.startswith(("partition", "run.seed")))
+    return train(_encoded(directory), _federation(partition, directory), composed(overrides))
+
+
+@cache
+def _encoded(directory: Path) -> Encoded:
+    return encode((), directory)
+
+
+@cache
+def _federation(overrides: tuple[str, ...], directory: Path) -> Federation:
+    return Federation.of(_encoded(directory), composed(overrides), directory)
 
 
 def _noise(config: Config, sizes: Mapping[str, int]) -> dict[str, float]:
@@ -237,6 +255,12 @@ def _step(
     return -total / batch
 
 
+def _gradient(weight: Tensor, rows: Rows) -> Tensor:
+    """The mean gradient of the cross-entropy."""
+    error = torch.softmax(rows.x @ weight.T, 1) - nn.functional.one_hot(rows.y, 2)
+    return error.T @ rows.x / len(rows)
+
+
 def _measure(weight: Tensor, rows: Rows) -> tuple[float, float]:
     """Bounded loss and accuracy."""
     logits = rows.x @ weight.T
@@ -252,11 +276,12 @@ def _attacked(
     pipeline: Pipeline,
     state: dict[str, Tensor],
     number: int,
+    reference: Tensor,
 ) -> list[Reply]:
     attack = build_attack(config.attack)
     if attack is None:
         return replies
     metrics = [r.metrics for r in replies] if isinstance(attack, UpdateAttack) else None
-    aggregate = pipeline.aggregator(metrics, state, number)
+    aggregate = pipeline.aggregator(metrics, state, number, reference)
     generator = torch_generator(config.run.seed, "attack", number)
     return corrupt(attack, replies, bad, layout, aggregate, generator)

@@ -12,7 +12,7 @@ Everything that leaves besides the parameters is independent of the rows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from common.device import Device
 from common.features import Batch, Examples, Ints
 from common.losses import per_record, record_losses
 from common.model import Network, may_not_rest, unmoved
+from common.optimizer import local_optimizer
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,6 @@ class PoissonBatches(Sampler[list[int]]):
 
 def _same(batch: Any) -> Any:
     return batch
-
-
-def _optimizer(
-    parameters: Sequence[nn.Parameter], config: TrainConfig
-) -> torch.optim.SGD | torch.optim.Adam:
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
 class Forward(nn.Module):
@@ -283,7 +276,7 @@ def train(
         ),
         collate_fn=_same,
     )
-    inner = _optimizer(parameters, config)
+    inner = local_optimizer(parameters, config)
     cut_off: set[str] = set()
     began = time.perf_counter()
     if privacy is None:

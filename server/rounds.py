@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
@@ -27,8 +28,10 @@ from common import entities, messages
 from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
+from common.fairness import by_column
 from common.files import append_line, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
+from common.metrics import gaps
 from common.model import Network, build
 from common.seeds import system_generator, torch_generator
 from server import checkpoint as checkpoints
@@ -41,6 +44,7 @@ from server.export import export
 from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
+from server.reference import reference_update
 from server.report.run import write_report
 from server.sampling import sample
 from server.testset import TestSet
@@ -97,6 +101,11 @@ class Server:
         start = self.network.read()
         self.layout = Layout.of(start)
         self.test = TestSet.load(config, self.network)
+        if self.test is None and self.pipeline.needs_reference:
+            raise UserError(
+                "strategy.robust: fltrust trusts the server's own update and needs public rows "
+                "at the server; give data.test, or take another rule"
+            )
         if self.test:
             calibrate_head(self.network, self.test.validation, self.test.device)
 
@@ -262,7 +271,8 @@ class Server:
         content = self._model_message(number, before.parameters)
         answers = self._ask(sampled, messages.TRAIN, number, content)
         state = {k: v for k, v in before.state.items() if not k.startswith("average/")}
-        cohort, reports, decisions = self._collect(answers, sampled, state, number)
+        reference = self._reference(before.parameters)
+        cohort, reports, decisions = self._collect(answers, sampled, state, number, reference)
         self.pipeline.check(len(cohort.partners))
         params = self.layout.flatten(before.parameters)
         outcome = self.pipeline.aggregate(
@@ -273,6 +283,7 @@ class Server:
             config.run.rounds,
             torch_generator(config.run.seed, "strategy", number),
             (lambda update: self._validation_loss(params + update)) if self.test else None,
+            reference=reference,
             noise=self._client_level_noise(number),
         )
         decisions += outcome.decisions
@@ -321,7 +332,12 @@ class Server:
         return messages.pack(Request(self.run_id, number), arrays)
 
     def _collect(
-        self, answers: Answers, sampled: Sequence[str], state: State, number: int
+        self,
+        answers: Answers,
+        sampled: Sequence[str],
+        state: State,
+        number: int,
+        reference: Tensor | None,
     ) -> tuple[Cohort, list[Report], list[Decision]]:
         """Screen the replies and put the accepted ones into one matrix, ordered by name."""
         late = f"no reply within {self.config.run.deadline_seconds:g} s"
@@ -340,7 +356,7 @@ class Server:
                 continue
             replies.append(reply)
             reports.append(report)
-        for reply in self._attacked(replies, state, number):
+        for reply in self._attacked(replies, state, number, reference):
             reason = self.pipeline.screening.check(reply, self.layout)
             if reason is None:
                 cohort.put(reply)
@@ -359,7 +375,17 @@ class Server:
         accepted = [r for r in reports if r.partner in cohort.partners]
         return cohort, sorted(accepted, key=lambda r: r.partner), decisions
 
-    def _attacked(self, replies: list[Reply], state: State, number: int) -> list[Reply]:
+    def _reference(self, parameters: dict[str, Tensor]) -> Tensor | None:
+        """The server's own update [d] from the incoming model, where the rule in use needs it."""
+        if not self.pipeline.needs_reference:
+            return None
+        assert self.test is not None
+        update = reference_update(self.network, parameters, self.test, self.config.train)
+        return self.layout.flatten(update)
+
+    def _attacked(
+        self, replies: list[Reply], state: State, number: int, reference: Tensor | None
+    ) -> list[Reply]:
         """The replies as malicious partners of a simulation would have sent them."""
         attack = build_attack(self.config.attack)
         if attack is None:
@@ -370,7 +396,7 @@ class Server:
             replies,
             malicious(self.config, sorted(self.nodes)),
             self.layout,
-            self.pipeline.aggregator([r.metrics for r in replies], state, number),
+            self.pipeline.aggregator([r.metrics for r in replies], state, number, reference),
             torch_generator(self.config.run.seed, "attack", number),
         )
 
@@ -509,4 +535,16 @@ def reply_metrics(report: Report) -> dict[str, float]:
     """
     told = sum(map(sum, report.confusion)) > 0
     measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if told else {}
+    if (gap := _largest_gap(report)) is not None:
+        measured["gap"] = gap
     return {**report.extra, **measured, "examples": report.examples}
+
+
+def _largest_gap(report: Report) -> float | None:
+    """Equalised-odds difference between a partner's groups; None where it has not two to compare.
+
+    Of several columns of groups, the one that differs most.
+    """
+    tables = {name: np.asarray(counts) for name, counts in report.groups.items()}
+    found = [gaps(list(t.values()))["equalized_odds"] for t in by_column(tables).values()]
+    return max((gap for gap in found if math.isfinite(gap)), default=None)

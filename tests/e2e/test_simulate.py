@@ -196,6 +196,27 @@ def test_classical_federated_averaging_learns(start: Start, job: list[str], tmp_
     assert results["final"]["epsilon"] == {"max": 0.0, "delta": 0.0}
 
 
+def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
+    start: Start, job: list[str], tmp_path: Path
+) -> None:
+    process = start(
+        *job,
+        "privacy=none",
+        "attack=sign_flip",
+        "attack.count=1",
+        "strategy/robust=fltrust",
+        "strategy/fair=fairfed",
+        f"run.dir={tmp_path / 'run'}",
+    )
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, out + err
+    lines = (tmp_path / "run" / "decisions.jsonl").read_text().splitlines()
+    given = {d["partner"]: d["weight_given"] for d in map(json.loads, lines) if d["round"] == 1}
+    assert given["partner-1"] == 0.0
+    assert given["partner-2"] > 0.1
+    assert given["partner-3"] > 0.1
+
+
 def test_help_answers_within_a_second() -> None:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "scripts.cli", "--help"], check=True, capture_output=True)

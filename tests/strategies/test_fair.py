@@ -24,7 +24,7 @@ LOSSES = [0.2, 0.5, 0.9, 1.4]
 
 def report(losses=LOSSES, examples=(100, 100, 300, 500), gaps=(0.1, 0.0, -0.2, 0.4)):
     return {
-        f"p{i}": {"loss": loss, "examples": e, "gap": g}
+        f"p{i}": {"loss": loss, "examples": e, "gap": g, "accuracy": 1 - loss / 4}
         for i, (loss, e, g) in enumerate(zip(losses, examples, gaps, strict=True))
     }
 
@@ -113,6 +113,20 @@ def test_fairfed_moves_towards_partners_near_the_global_gap():
     again, _ = rule.weights(report(), state)
     assert again[0] > moved[0]
     assert float(again.sum()) == pytest.approx(1.0)
+
+
+def test_fairfed_goes_by_accuracy_where_a_partner_has_no_gap():
+    told = report()
+    del told["p1"]["gap"], told["p3"]["gap"]
+    rule = FairFed(beta=0.5, cap=1.0)
+    moved, _ = rule.weights(told, rule.init())
+    before = torch.tensor([0.1, 0.1, 0.3, 0.5]).double()
+    accuracy = torch.tensor([1 - loss / 4 for loss in LOSSES]).double()
+    distance = (before @ accuracy - accuracy).abs()
+    gap = (0.1 * 0.1 + 0.3 * -0.2) / 0.4
+    distance[0], distance[2] = abs(gap - 0.1), abs(gap + 0.2)
+    expected = (before - 0.5 * (distance - distance.mean())).clamp_min(0)
+    torch.testing.assert_close(moved, expected / expected.sum())
 
 
 ALL = [ByExamples(), QFFL(), AFL(), TERM(), FairFed(), PropFair()]

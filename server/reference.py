@@ -1,0 +1,40 @@
+"""The server's own update from its public rows: the root of trust of FLTrust (Cao et al. 2021)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from common.config import TrainConfig
+from common.evaluation import EVALUATION_TOKENS
+from common.features import by_length
+from common.losses import record_losses
+from common.model import Network
+from common.optimizer import local_optimizer
+from server.testset import TestSet
+
+
+def reference_update(
+    network: Network, parameters: dict[str, Tensor], public: TestSet, config: TrainConfig
+) -> dict[str, Tensor]:
+    """What local training makes of `parameters` on the public validation rows, as a delta.
+
+    As many steps of the same optimiser as a partner takes, each on the mean gradient of all the
+    rows, without clipping and noise: the rows are public.  Dropout is off, so that the same
+    parameters give the same update, before and after a resume.
+    """
+    network.write(parameters)
+    network.suffix.eval()
+    rows, device = public.validation, public.device
+    optimizer = local_optimizer(list(network.trainable().values()), config)
+    for _ in range(config.local_steps):
+        optimizer.zero_grad(set_to_none=True)
+        for chosen in by_length(rows.lengths, EVALUATION_TOKENS):
+            batch = rows.__getitems__(chosen.tolist()).to(device.device)
+            with device.autocast():
+                logits = rows.logits(network, batch)
+            losses = record_losses(logits.float(), batch.labels, batch.owner, len(batch))
+            (losses.sum() / len(rows)).backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    moved = network.read()
+    return {name: moved[name] - start for name, start in parameters.items()}
