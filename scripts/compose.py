@@ -76,7 +76,7 @@ def refuse_null(overrides: Sequence[str]) -> None:
     """Raises UserError where an override takes a choice away that must be made."""
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
-        free = group in ("experiment", "sweep")
+        free = group in ("experiment", "sweep", "launch")
         if value == "null" and not free and (CONF / group.replace(".", "/")).is_dir():
             raise UserError(f"{group}: cannot be null; choose one of {_choices(group)}")
 

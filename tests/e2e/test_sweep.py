@@ -10,6 +10,7 @@ import pytest
 
 from server.audit import NAME, parse
 from server.sweep.records import read_sweep
+from server.verify import verify
 from tests.e2e.conftest import Start
 from tests.e2e.test_simulate import rounds_done, wait_for
 
@@ -60,6 +61,20 @@ def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
     for number in ("0", "1", "4"):
         results = json.loads((place / number / "results.json").read_text())
         assert [r["round"] for r in results["rounds"]] == [1, 2, 3]
+
+
+def test_two_trials_at_once_do_not_clash(start: Start, job: list[str], tmp_path: Path) -> None:
+    place = tmp_path / "sweep"
+    overrides = ("launch=joblib", "run.seed=0,1", "run.rounds=2", f"hydra.sweep.dir={place}")
+    code, out, err = finish(start("--multirun", *job, *overrides))
+    assert code == 0, out + err
+    spans = []
+    for number in ("0", "1"):
+        run = place / number
+        assert len(json.loads((run / "results.json").read_text())["rounds"]) == 2
+        assert verify(run).problems == []
+        spans.append([(run / name).stat().st_mtime for name in ("config.yaml", "results.json")])
+    assert max(begun for begun, _ in spans) < min(ended for _, ended in spans)
 
 
 @pytest.mark.parametrize(
