@@ -5,6 +5,7 @@ partners (`partition=ten`: eight of IMDB and an honest minority of two of Rotten
 plain averaging, robust rules alone, and robust rules with fair weights and appeals; without an
 attack, and under every attack by two of the ten.  All at epsilon = 8.  It prints a Markdown table
 and writes DIR/conflict.json.  Accuracies are means over the seeds, in points of 100.
+``--without-attacks`` leaves the attacks out, for many seeds.
 """
 
 from __future__ import annotations
@@ -61,15 +62,20 @@ def rows() -> dict[str, list[str]]:
     }
 
 
-def measure(strategy: Sequence[str], seeds: Sequence[int], directory: Path) -> dict[str, object]:
+def measure(
+    strategy: Sequence[str],
+    seeds: Sequence[int],
+    directory: Path,
+    attacks: Sequence[str] = ATTACKS,
+) -> dict[str, object]:
     """Figures of one strategy, means over seeds, in points."""
     clean = [_train([*strategy, "attack=none"], seed, directory) for seed in seeds]
     spread = [statistics.pvariance([100 * a for a in o.partners.values()]) for o in clean]
     attacked = {}
-    for attack in ATTACKS:
+    for attack in attacks:
         given = [*strategy, f"attack={attack}", f"attack.count={MALICIOUS}"]
         attacked[attack] = _points([_train(given, seed, directory).test for seed in seeds])
-    worst = min(attacked, key=lambda name: attacked[name])
+    worst = min(attacked, key=lambda name: attacked[name], default=None)
     return {
         "accuracy": _points([o.test for o in clean]),
         "partners": _points([statistics.fmean(o.partners.values()) for o in clean]),
@@ -78,7 +84,7 @@ def measure(strategy: Sequence[str], seeds: Sequence[int], directory: Path) -> d
         "minority": _points([o.by_source["rotten_tomatoes"] for o in clean]),
         "attacked": attacked,
         "worst_attack": worst,
-        "under_worst_attack": attacked[worst],
+        "under_worst_attack": None if worst is None else attacked[worst],
     }
 
 
@@ -100,7 +106,7 @@ def markdown(found: dict[str, dict[str, object]]) -> str:
     for name, row in found.items():
         keys = ("accuracy", "partners", "variance", "worst_partner", "minority")
         values = [f"{row[key]:.1f}" for key in keys]
-        worst = f"{row['under_worst_attack']:.1f} {row['worst_attack']}"
+        worst = f"{row['under_worst_attack']:.1f} {row['worst_attack']}" if row["attacked"] else ""
         lines.append(f"| {name} | " + " | ".join([*values, worst]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -110,13 +116,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.conflict", description=__doc__)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--without-attacks", action="store_true")
     given = parser.parse_args(argv)
+    attacks = () if given.without_attacks else ATTACKS
     seeds = [int(seed) for seed in given.seeds.split(",")]
     torch.set_num_threads(1)
     given.dir.mkdir(parents=True, exist_ok=True)
     found = {}
     for name, strategy in track(rows().items(), "strategies"):
-        found[name] = measure(strategy, seeds, given.dir)
+        found[name] = measure(strategy, seeds, given.dir, attacks)
         write_atomic(given.dir / "conflict.json", json.dumps(found, indent=1) + "\n")
     print(markdown(found))
 

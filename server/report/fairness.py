@@ -9,7 +9,7 @@ from server.card import GAP_NAMES
 from server.report.charts import Point, Row, figure, room, rows, table
 from server.report.page import Html, element
 from server.report.source import Run
-from server.report.words import decimal, interval, known, percent, points
+from server.report.words import count, decimal, interval, known, percent, points
 
 MOST_ROWS = 60
 
@@ -29,17 +29,20 @@ def fairness_section(run: Run) -> list[Html]:
     found = [
         element(
             "p",
-            f"Measured on {data['measured_rows']:,.0f} texts. Whiskers and brackets are 95 % "
+            f"Measured on {count(data['measured_rows'], data['measured_rows_error'])} texts. "
+            "Whiskers and brackets are 95 % "
             f"intervals for which texts happened to be measured. A group of fewer than "
             f"{fairness['minimum_rows']} texts is marked small, and enters no ranking and no gap.",
         )
     ]
     for column, groups in fairness["groups"].items():
-        found += _column(column, groups)
+        found += _column(column, groups, run.final["groups"])
     return found
 
 
-def _column(column: str, groups: Mapping[str, Any]) -> list[Html]:
+def _column(
+    column: str, groups: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]
+) -> list[Html]:
     values = groups["values"]
     names = sorted(values, key=lambda v: (values[v]["small"], values[v]["accuracy"] or 0.0))
     ends = [
@@ -53,17 +56,18 @@ def _column(column: str, groups: Mapping[str, Any]) -> list[Html]:
             note += ", small: not ranked"
         elif name == groups["worst"]:
             note += ", the lowest"
-        items.append(Row(name, _group_points(row), percent(row["accuracy"]), note))
+        shown = percent(row["accuracy"], row["accuracy_error"])
+        items.append(Row(name, _group_points(row), shown, note))
     alternative = table(
         [column, "texts", "accuracy", "95 % interval", "TPR", "FPR", "note"],
         [
             [
                 name,
-                f"{values[name]['n']:,.0f}",
-                percent(values[name]["accuracy"]),
+                count(values[name]["n"], errors[f"{column}={name}"]["n_error"]),
+                percent(values[name]["accuracy"], values[name]["accuracy_error"]),
                 interval(values[name]["accuracy_interval"]),
-                percent(values[name]["tpr"]),
-                percent(values[name]["fpr"]),
+                percent(values[name]["tpr"], errors[f"{column}={name}"]["tpr_error"]),
+                percent(values[name]["fpr"], errors[f"{column}={name}"]["fpr_error"]),
                 "small" if values[name]["small"] else "",
             ]
             for name in names
@@ -107,9 +111,15 @@ def _gaps(column: str, groups: Mapping[str, Any]) -> list[Html]:
         pair = f"{gap['high']} over {gap['low']}"
         low, high = gap["interval"]
         items.append(
-            Row(words, [Point(gap["value"], (low, high), 4, "square")], points(gap["value"]), pair)
+            Row(
+                words,
+                [Point(gap["value"], (low, high), 4, "square")],
+                points(gap["value"], gap["error"]),
+                pair,
+            )
         )
-        lines_.append([words, points(gap["value"]), interval(gap["interval"]), pair])
+        shown = points(gap["value"], gap["error"])
+        lines_.append([words, shown, interval(gap["interval"]), pair])
     ends = [
         end
         for gap in groups["gaps"].values()

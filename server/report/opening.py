@@ -9,7 +9,7 @@ from typing import Any
 
 from server.report.page import Html, element, join
 from server.report.source import Run
-from server.report.words import interval, percent, points, power
+from server.report.words import count, interval, percent, points, power
 
 MOST_CHIPS = 40
 
@@ -26,11 +26,11 @@ def opening(run: Run) -> Html:
         if run.simulated
         else "The texts stayed with the partners; what left them were model updates and counts."
     )
-    count = len(config.data.labels)
+    labels = len(config.data.labels)
     what, does = (
-        ("tagger of named entities", f"finds entities of {count} types")
+        ("tagger of named entities", f"finds entities of {labels} types")
         if config.task == "ner"
-        else ("text classifier", f"assigns a text to one of {count} labels")
+        else ("text classifier", f"assigns a text to one of {labels} labels")
     )
     return join(
         element("p", f"fedaccord · {kind}{day}", class_="over"),
@@ -76,10 +76,12 @@ def _goodness(final: Mapping[str, Any]) -> tuple[str, str]:
             f"tag; the worst partner's F1 is {percent(final['worst_partner_entity_f1'])}."
         )
     where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
-    return percent(final["accuracy"]), (
-        f"of {data['measured_rows']:,.0f} {where} were classified correctly. Macro F1 "
-        f"{percent(final['macro_f1'])}; partners from {percent(final['worst_partner_accuracy'])}, "
-        f"on average {percent(final['mean_partner_accuracy'])}."
+    return percent(final["accuracy"], final["accuracy_error"]), (
+        f"of {count(data['measured_rows'], data['measured_rows_error'])} {where} were classified "
+        "correctly. Macro F1 "
+        f"{percent(final['macro_f1'])}; partners from "
+        f"{percent(final['worst_partner_accuracy'], final['worst_partner_accuracy_error'])}, on "
+        f"average {percent(final['mean_partner_accuracy'], final['mean_partner_accuracy_error'])}."
     )
 
 
@@ -103,15 +105,16 @@ def _evenness(final: Mapping[str, Any]) -> tuple[str, str]:
         if (gap := groups["gaps"]["accuracy"]) is not None
     ]
     worst = (
-        f"The worst partner is at {percent(final['worst_partner_accuracy'])}, the spread over "
-        f"partners {points(final['partner_accuracy_std'])}."
+        "The worst partner is at "
+        f"{percent(final['worst_partner_accuracy'], final['worst_partner_accuracy_error'])}, the "
+        f"spread over partners {points(final['partner_accuracy_std'])}."
     )
     if not found:
         named = bool(final["fairness"]["groups"])
         why = "No two groups were large enough to compare" if named else "No groups were named"
         return "Not measured", f"{why}. {worst}"
     value, column, gap = max(found, key=lambda f: f[0])
-    return points(value), (
+    return points(value, gap["error"]), (
         f"between the accuracies for {column} {gap['high']} and {gap['low']} "
         f"(95 % interval {interval(gap['interval'])}). {worst}"
     )

@@ -14,7 +14,7 @@ from server.report.fairness import fairness_section
 from server.report.opening import opening
 from server.report.page import Html, document, element, join
 from server.report.source import Run, read_run
-from server.report.words import decimal, duration, memory, percent, points, power, stage
+from server.report.words import count, decimal, duration, memory, percent, points, power, stage
 
 NAME = "report.html"
 MOST_ROWS = 60
@@ -54,19 +54,20 @@ def _accuracy(run: Run) -> list[Html]:
     data, spread = final["data"], final["fairness"]["partners"]
     where = "held-out texts" if data["measured_on"] == "test" else "the partners' validation texts"
     facts = [
-        ["accuracy", percent(final["accuracy"])],
+        ["accuracy", percent(final["accuracy"], final["accuracy_error"])],
         ["macro F1", percent(final["macro_f1"])],
-        ["loss", decimal(final["loss"])],
-        ["mean over partners", percent(spread["mean"])],
+        ["loss", decimal(final["loss"], final["loss_error"])],
+        ["mean over partners", percent(spread["mean"], final["mean_partner_accuracy_error"])],
         ["standard deviation over partners", points(spread["std"])],
-        ["worst partner", percent(spread["worst"])],
+        ["worst partner", percent(spread["worst"], final["worst_partner_accuracy_error"])],
         ["worst tenth of the partners", percent(spread["worst_decile"])],
         ["evenness (Jain's index, 1 is even)", decimal(spread["jain"])],
     ]
     found = [
         element(
             "p",
-            f"The delivered model, measured on {data['measured_rows']:,.0f} {where}; "
+            f"The delivered model, measured on "
+            f"{count(data['measured_rows'], data['measured_rows_error'])} {where}; "
             "partners each on validation texts of their own.",
         )
     ]
@@ -104,7 +105,7 @@ def _over_rounds(history: Sequence[Mapping[str, Any]]) -> Html:
         [
             [
                 str(r["round"]),
-                *(percent(r[key]) for key in columns.values()),
+                *(percent(r[key], r.get(f"{key}_error", 0.0)) for key in columns.values()),
                 points(r["partner_accuracy_std"]),
                 decimal(r["loss"]),
                 str(r["replies"]),
@@ -159,7 +160,7 @@ def _by_partner(run: Run) -> Html:
         Row(
             name,
             _accuracy_points(partners[name]["accuracy"], name in run.attackers),
-            percent(partners[name]["accuracy"]),
+            percent(partners[name]["accuracy"], partners[name]["accuracy_error"]),
             "attacker" if name in run.attackers else "",
         )
         for name in names
@@ -169,7 +170,7 @@ def _by_partner(run: Run) -> Html:
         [
             [
                 name,
-                percent(p["accuracy"]),
+                percent(p["accuracy"], p["accuracy_error"]),
                 percent(p["weight_share"]),
                 str(p["refused_rounds"]),
             ]
@@ -268,8 +269,8 @@ def _other_noise(run: Run) -> list[Html]:
     if run.final["data"].get("partner_metrics") == "private":
         found.append(
             "The figures that partners report carry noise of their own, for validation texts: "
-            f"ε ≤ {run.config.metrics_epsilon:g}. Intervals here do not cover that noise "
-            "(results.json gives its standard errors)."
+            f"ε ≤ {run.config.metrics_epsilon:g}. ± beside such a figure is the standard error of "
+            "that noise, which intervals do not cover."
         )
     if level := run.final.get("client_level"):
         found.append(

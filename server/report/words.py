@@ -6,19 +6,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def percent(value: float | None) -> str:
-    """0.7731 as 77.3 %, on one line."""
-    return "-" if value is None else f"{100 * value:.1f}\u00a0%"
+def percent(value: float | None, error: float | None = 0.0) -> str:
+    """0.7731 as 77.3 %, on one line; with the standard error of a private figure's noise."""
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}{_noise(error, 100.0, 1)}\u00a0%"
 
 
-def decimal(value: float | None) -> str:
+def decimal(value: float | None, error: float | None = 0.0) -> str:
     """Four digits."""
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.4f}{_noise(error, 1.0, 4)}"
 
 
-def points(value: float | None) -> str:
+def points(value: float | None, error: float | None = 0.0) -> str:
     """A difference of shares in points of 100."""
-    return "-" if value is None else f"{100 * value:.1f}\u00a0points"
+    return "-" if value is None else f"{100 * value:.1f}{_noise(error, 100.0, 1)}\u00a0points"
+
+
+def count(value: float, error: float | None = 0.0) -> str:
+    """A number of texts."""
+    return f"{value:,.0f}{_noise(error, 1.0, 0)}"
+
+
+def _noise(error: float | None, unit: float, digits: int) -> str:
+    """Nothing for an exact figure, and a sign of it where the error could not be told."""
+    if error is None:
+        return "\u00a0±\u00a0?"
+    return f"\u00a0±\u00a0{unit * error:,.{digits}f}" if error > 0 else ""
 
 
 def known(ends: Sequence[float | None]) -> tuple[float, float] | None:

@@ -8,13 +8,16 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.messages import Report
+from server.history import History, RoundRecord, results
 from server.report.run import run_report, write_report
 from server.report.source import Run
 from server.report.study import study_report
-from server.report.words import decimal, duration, interval, memory, percent, points
+from server.report.words import count, decimal, duration, interval, memory, percent, points
 from server.verify import verify
 from tests.browser import Page
 from tests.server.report.conftest import HOSTILE
@@ -252,3 +255,47 @@ def test_other_noise_is_told(small: Run) -> None:
     assert "carry noise of their own" in text
     assert "Whole partners are protected as well: ε = 3.2500 at δ = 10⁻²" in text
     assert "Whole partners" not in run_report(small)
+
+
+def test_a_private_figure_has_its_standard_error_beside_it(small: Run) -> None:
+    random = np.random.default_rng(1)
+    reports = [
+        Report(
+            name,
+            (tables := random.integers(60, 160, (2, 2, 2)).astype(float)).sum(0).tolist(),
+            {"ward=a": tables[0].tolist(), "ward=b": tables[1].tolist()},
+            0.5,
+            900,
+            7.5,
+            1e-5,
+            count_noise=6.0,
+            examples_noise=9.0,
+        )
+        for name in ("north", "south")
+    ]
+    run = replace(small, results=results(small_history(), reports, None, 3, "f" * 64))
+    final = run.final
+    text = run_report(run)
+    shown = [
+        percent(final["accuracy"], final["accuracy_error"]),
+        percent(final["mean_partner_accuracy"], final["mean_partner_accuracy_error"]),
+        percent(final["worst_partner_accuracy"], final["worst_partner_accuracy_error"]),
+        decimal(final["loss"], final["loss_error"]),
+        count(final["data"]["measured_rows"], final["data"]["measured_rows_error"]),
+    ]
+    shown += [percent(p["accuracy"], p["accuracy_error"]) for p in final["partners"].values()]
+    for row in final["groups"].values():
+        shown += [percent(row[key], row[f"{key}_error"]) for key in ("accuracy", "tpr", "fpr")]
+        shown.append(count(row["n"], row["n_error"]))
+    for gap in final["fairness"]["groups"]["ward"]["gaps"].values():
+        shown.append(points(gap["value"], gap["error"]))
+    for figure in shown:
+        assert "±" in figure
+        assert figure in text
+
+
+def small_history() -> History:
+    history = History()
+    history.rounds.append(RoundRecord(1, None, None, 0.6, 0.5, 0.05, 0.6, 1.0, 2))
+    history.weight_sums = {"north": 0.5, "south": 0.5}
+    return history
