@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from common.processes import Child, flower_environment, free_port, new_secret, s
 
 CONNECT_SECONDS = 10.0
 NEEDED_BYTES = 1 << 30
+TRIED_ROWS, TRIED_TOKENS = 40, 24
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ def check(own: PartnerFile) -> list[Line]:
         ("policy", lambda: _policy(own)),
         ("data", lambda: _data(own)),
         ("models", lambda: _models(own)),
+        ("private training", lambda: _training(own)),
         ("ledger", lambda: _ledger(own)),
         ("disk", lambda: _disk(own)),
         ("device", _device),
@@ -141,6 +144,44 @@ def _models(own: PartnerFile) -> str:
         except (OSError, ValueError) as error:
             raise UserError(f"models.{name}: {place} cannot be loaded here") from error
     return ", ".join(own.models) or "none is allowed"
+
+
+def _training(own: PartnerFile) -> str:
+    """Train a few steps on made-up texts: are clipping and noise what they must be?
+
+    On the allowed model, with the software that is installed here; no row of the partner's enters.
+    """
+    import numpy as np
+    import torch
+
+    from client.selfcheck import Subject, check_training
+    from common.config import ModelConfig
+    from common.device import Device
+    from common.features import prepare
+    from common.model import build
+
+    base = next(iter(own.models.values()), None)
+    if base is None:
+        return "not tried: no model is allowed"
+    config = ModelConfig(base=base, max_length=TRIED_TOKENS)
+    network = build(config, ("no", "yes"), seed=0)
+    device = Device(torch.device("cpu"), torch.float32)
+    words = np.random.default_rng(0).integers(97, 123, (TRIED_ROWS, 12))
+    texts = [" ".join(map(chr, row)) for row in words]
+    labels = np.arange(TRIED_ROWS) % 2
+    with tempfile.TemporaryDirectory(dir=private_directory(own.directory)) as cache:
+        records, fewer = (
+            prepare(texts[:rows], labels[:rows], network, config, device, Path(cache))
+            for rows in (TRIED_ROWS, TRIED_ROWS - 1)
+        )
+        subject = Subject(network, network.read(), records, fewer, 0.05, "hooks", device)
+        problems = check_training(subject)
+    if problems:
+        raise UserError(
+            f"{'; '.join(problems)}: do not train with this installation; install fedaccord and "
+            "its dependencies anew in the versions of pyproject.toml"
+        )
+    return f"clipped, noised and sampled as accounted ({TRIED_ROWS} made-up texts)"
 
 
 def _ledger(own: PartnerFile) -> str:

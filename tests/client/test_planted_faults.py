@@ -14,12 +14,17 @@ from opacus.optimizers import DPOptimizer
 from opacus.optimizers import optimizer as opacus_optimizer
 
 from client import selfcheck, training, work
+from client.deployed import PartnerFile
 from client.ledger import Ledger
+from client.policy import Policy
 from client.selfcheck import Subject
 from client.session import Session
 from common import messages
+from common.config import DataConfig
+from common.errors import UserError
 from common.messages import Report
 from common.seeds import torch_generator
+from scripts import partner
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
 
@@ -187,3 +192,28 @@ def test_accountant_reset_every_round(
 
     monkeypatch.setattr(work.Ledger, "reserve", forget)
     assert "are in the ledger" in " ".join(alarm(two_rounds(here), 6))
+
+
+def test_partner_check_tries_the_installation(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = PartnerFile(
+        path=tmp_path / "partner.yaml",
+        name="north",
+        server="localhost:1",
+        directory=tmp_path / "state",
+        data=DataConfig(),
+        split_seed=0,
+        models={"tiny": str(tiny_bert)},
+        policy=Policy.permissive(8.0, 1e-5),
+    )
+    assert "clipped, noised and sampled" in partner._training(own)
+    assert not list((tmp_path / "state").iterdir())
+
+    def silent(self: DPOptimizer) -> None:
+        for p in self.params:
+            p.grad = p.summed_grad.view_as(p)
+
+    monkeypatch.setattr(DPOptimizer, "add_noise", silent)
+    with pytest.raises(UserError, match=r"the noise.*do not train with this installation"):
+        partner._training(own)

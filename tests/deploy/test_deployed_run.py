@@ -170,6 +170,6 @@ def test_only_the_fleet_is_served_to_the_outside(federation: Federation) -> None
 def test_the_partner_checks_pass(federation: Federation) -> None:
     done = federation.command("partner", "check", str(federation.partner("partner-1")))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("pass") == 9
+    assert done.stdout.count("pass") == 10
     status = federation.command("status", str(federation.coordinator))
     assert status.stdout.count("yes") == 4
