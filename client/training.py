@@ -238,6 +238,23 @@ def _plain(
         optimizer.zero_grad(set_to_none=True)
 
 
+def _attract(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    anchor: Mapping[str, Tensor],
+    pull: float,
+) -> None:
+    """Add `pull * (w - anchor)` to the gradient of every step of the optimiser, the last thing."""
+    fixed = {name: anchor[name].to(p.device, p.dtype) for name, p in parameters.items()}
+
+    def before(*_: object) -> None:
+        for name, p in parameters.items():
+            if p.grad is not None:
+                p.grad.add_(p.detach() - fixed[name], alpha=pull)
+
+    optimizer.register_step_pre_hook(before)
+
+
 def train(
     network: Network,
     examples: Examples,
@@ -250,6 +267,8 @@ def train(
     device: Device,
     *,
     expected: float | None = None,
+    anchor: Mapping[str, Tensor] | None = None,
+    pull: float = 0.0,
 ) -> Trained:
     """Take `config.local_steps` steps from `start` and return the change of each tensor.
 
@@ -258,6 +277,10 @@ def train(
     len(examples)`, which is one only where the number of rows is public.  With `privacy`, each
     row's gradient is clipped to `privacy.clip` and Gaussian noise of `noise_multiplier * clip` is
     added to the sum.
+
+    With `pull`, each step also follows the gradient of `pull / 2 * |w - anchor|^2`, the proximal
+    term of FedProx and Ditto.  It is added after clipping and noise and knows no row, so it changes
+    nothing of the privacy argument.
 
     Raises RuntimeError when a trainable tensor did not move at all, which means that some part of
     the model was silently cut off from its gradient.
@@ -277,6 +300,9 @@ def train(
         collate_fn=_same,
     )
     inner = local_optimizer(parameters, config)
+    if pull > 0:
+        assert anchor is not None
+        _attract(inner, network.trainable(), anchor, pull)
     cut_off: set[str] = set()
     began = time.perf_counter()
     if privacy is None:

@@ -10,6 +10,7 @@ import torch
 from flwr.app import RecordDict
 from torch import Tensor
 
+from client import personal
 from client.accounting import Segment, calibrate
 from client.fastest import choose
 from client.ledger import Ledger
@@ -140,7 +141,10 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
     check_parameters(parameters)
     session.network.write(parameters)
     step = f"evaluate/{digest(parameters)}"
-    return messages.pack(_report(session, _measure(session, request.run, step), request.run))
+    report = _report(session, _measure(session, request.run, step), request.run)
+    if session.config.train.personal > 0:
+        personal.deliver(session, request, parameters)
+    return messages.pack(report)
 
 
 def train(session: Session, request: Request, content: RecordDict) -> RecordDict:
@@ -170,12 +174,16 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             noise,
             session.device,
             expected=float(config.train.batch),
+            anchor=start,
+            pull=config.train.proximal,
         )
         report = _report(session, measured, request.run, trained.examples, trained.seconds)
         return messages.pack(report, trained.delta)
 
     if not config.private:
-        return steps()
+        reply = steps()
+        personalise(session, request, start, rate)
+        return reply
     # In simulation the noise is a function of the seed, so repeating a round after a crash
     # releases the very same numbers and costs nothing.  In deployment every release is new.
     nonce = "" if partner.seed is not None else f"/{secrets.token_hex(16)}"
@@ -191,7 +199,16 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
         )
         reply = steps()
         ledger.commit(reservation)
+    personalise(session, request, start, rate)
     return reply
+
+
+def personalise(
+    session: Session, request: Request, start: Mapping[str, Tensor], rate: float
+) -> None:
+    """Train the personal model too, where there is one; nothing of it is in the reply."""
+    if session.config.train.personal > 0:
+        personal.improve(session, request, start, rate)
 
 
 def _privacy(session: Session, sigma: float) -> Privacy | None:

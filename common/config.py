@@ -71,6 +71,10 @@ class TrainConfig:
     optimizer: str = "sgd"
     lr: float = 1.0
     weight_decay: float = 0.0
+    # FedProx (Li et al. 2020): how strongly local steps are drawn back to the incoming model.
+    proximal: float = 0.0
+    # Ditto: how strongly a personal model is drawn to the global one; without one at 0.
+    personal: float = 0.0
 
 
 @dataclass
@@ -295,6 +299,13 @@ def validate(config: Config) -> Config:
     _between("train.physical_batch", train.physical_batch, 1, infinity)
     _between("train.lr", train.lr, 0, infinity, open_low=True)
     _between("train.weight_decay", train.weight_decay, 0, infinity)
+    _between("train.proximal", train.proximal, 0, infinity)
+    _between("train.personal", train.personal, 0, infinity)
+    if train.proximal > 0 and train.local_steps == 1:
+        raise UserError(
+            "train.proximal: a single local step starts at the incoming model, which cannot draw "
+            "it anywhere; set train.local_steps to 2 or more"
+        )
     _one_of("privacy.mode", privacy.mode, ("dp", "none"))
     _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost", "bookkeeping", "auto"))
     _one_of("privacy.normalize", privacy.normalize, ("flat", "auto_s"))

@@ -28,6 +28,7 @@ from common import entities, messages
 from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
+from common.export import export
 from common.fairness import by_column
 from common.files import append_line, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
@@ -40,7 +41,6 @@ from server.calibration import calibrate_head
 from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
-from server.export import export
 from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer

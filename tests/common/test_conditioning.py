@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from common.conditioning import DIRECTIONS, Conditioning
 from common.config import Config, ModelConfig
 from common.errors import UserError
+from common.export import export
 from common.model import build
-from server.export import export
 
 
 def cone(rows: int, features: int) -> Tensor:

@@ -14,9 +14,9 @@ from common.config import Config, LoraConfig, ModelConfig
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import LOSS_BOUND, evaluate
+from common.export import export
 from common.features import by_length, prepare
 from common.model import Network, build, merge_adapters
-from server.export import export
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 LABELS = ("negative", "positive")

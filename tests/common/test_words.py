@@ -21,11 +21,11 @@ from common.data.table import Table
 from common.device import Device
 from common.entities import f1, report_text, scores
 from common.evaluation import entity_counts, evaluate
+from common.export import export
 from common.losses import IGNORED
 from common.model import Network, build, merge_adapters
 from common.tags import tag_names
 from common.words import WordExamples, prepare_words, window_starts
-from server.export import export
 from tests.conftest import BAD, FILLER, GOOD
 
 FP32 = Device(torch.device("cpu"), torch.float32)

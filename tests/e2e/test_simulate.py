@@ -206,6 +206,7 @@ def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
         "attack.count=1",
         "strategy/robust=fltrust",
         "strategy/fair=fairfed",
+        "train.personal=0.1",
         f"run.dir={tmp_path / 'run'}",
     )
     out, err = process.communicate(timeout=240)
@@ -215,6 +216,9 @@ def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
     assert given["partner-1"] == 0.0
     assert given["partner-2"] > 0.1
     assert given["partner-3"] > 0.1
+    found = list((tmp_path / "run" / "partners").glob("*/personal/*/personal.json"))
+    assert sorted(p.parents[2].name for p in found) == ["partner-1", "partner-2", "partner-3"]
+    assert all(json.loads(p.read_text())["round"] == 3 for p in found)
 
 
 def test_help_answers_within_a_second() -> None:

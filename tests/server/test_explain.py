@@ -17,9 +17,9 @@ from transformers import (
 
 from common.config import Config, ModelConfig
 from common.errors import UserError
+from common.export import export
 from server import explain as explaining
 from server.explain import Explanation, explain, global_words
-from server.export import export
 from server.probe.perturb import PERTURBATIONS, case, paired_interval, perturbed, swaps, whitespace
 from server.probe.suite import Columns, probe, read_mapping, read_suite
 from server.report.explanation import explanation_page
