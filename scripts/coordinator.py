@@ -125,8 +125,8 @@ def complete(config: Config) -> Config:
 
     Raises UserError naming the key.
     """
-    from common.data.load import test_table
     from common.model import build as build_model
+    from server.testset import check_supplied
     from strategies.build import build as build_pipeline
 
     if config.attack.get("_target_"):
@@ -138,13 +138,7 @@ def complete(config: Config) -> Config:
     build_model(config.model, config.outputs, config.run.seed)
     pipeline = build_pipeline(config.strategy)
     pipeline.check(config.run.partners)
-    if pipeline.needs_reference:
-        raise UserError("strategy.robust: needs the server's own update, which no run has yet")
-    if "gap" in pipeline.screening.required:
-        raise UserError("strategy.fair: needs a gap between groups, which no partner reports yet")
-    assert config.run.cache_dir is not None
-    if pipeline.appeal is not None and test_table(config.data, Path(config.run.cache_dir)) is None:
-        raise UserError("strategy.appeal: needs a test set of the coordinator (data.test_path)")
+    check_supplied(pipeline, config, "data.test_path")
     return config
 
 

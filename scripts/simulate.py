@@ -81,12 +81,13 @@ def complete(config: Config) -> Config:
     from client.accounting import calibrate
     from client.metrics import check_rows
     from client.partner import simulated_shares, split_rows
-    from common.data.load import resolve_labels, test_table
+    from common.data.load import resolve_labels
     from common.data.schema import check_partition
     from common.device import usable_cores
     from common.model import build as build_model
     from server.observers.tracker import check_tracking
     from server.sampling import sample
+    from server.testset import check_supplied
     from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
@@ -112,12 +113,7 @@ def complete(config: Config) -> Config:
     pipeline = build_pipeline(config.strategy)
     sampled = sample([share.name for share in shares], config.run.fraction, config.run.seed, 1)
     pipeline.check(len(sampled))
-    if pipeline.needs_reference:
-        raise UserError("strategy.robust: needs the server's own update, which no run has yet")
-    if "gap" in pipeline.screening.required:
-        raise UserError("strategy.fair: needs a gap between groups, which no partner reports yet")
-    if pipeline.appeal is not None and test_table(config.data, Path(config.run.cache_dir)) is None:
-        raise UserError("strategy.appeal: needs held-out rows (data.test_fraction or a test set)")
+    check_supplied(pipeline, config, "data.test_fraction or a test set")
     return config
 
 

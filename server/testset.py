@@ -17,10 +17,13 @@ from common.data.load import test_table
 from common.data.split import HELD_OUT_SEED, split_partner
 from common.data.table import Table
 from common.device import Device, pick_device
+from common.errors import UserError
 from common.evaluation import Evaluation, evaluate
 from common.features import Examples
 from common.model import Network
 from common.words import prepare_table
+from strategies.fair.fairfed import FairFed
+from strategies.pipeline import Pipeline
 
 VALIDATION_FRACTION = 0.2
 
@@ -33,6 +36,20 @@ def public_rows(config: Config) -> tuple[Table, Table] | None:
         return None
     parts = split_partner(table, VALIDATION_FRACTION, HELD_OUT_SEED + 1)
     return table.select(parts.train), table.select(parts.validation)
+
+
+def check_supplied(pipeline: Pipeline, config: Config, remedy: str) -> None:
+    """Raise UserError when a run of `config` cannot supply what `pipeline` reads.
+
+    `remedy` names the keys that give the server public rows.
+    """
+    if isinstance(pipeline.fair, FairFed) and not config.data.columns.groups:
+        raise UserError("strategy.fair: needs groups to compare; name them in data.columns.groups")
+    readers = {"appeal": pipeline.appeal is not None, "robust": pipeline.needs_reference}
+    for stage in (name for name, reads in readers.items() if reads):
+        assert config.run.cache_dir is not None
+        if test_table(config.data, Path(config.run.cache_dir)) is None:
+            raise UserError(f"strategy.{stage}: needs public rows of the server ({remedy})")
 
 
 @dataclass(frozen=True)
