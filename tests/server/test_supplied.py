@@ -16,7 +16,9 @@ from strategies.build import build
 def _check(overrides: list[str], cache: Path) -> None:
     path = cache / "rows.csv"
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([["text", "label"], *([f"row {i}", i % 2] for i in range(40))])
+        csv.writer(file).writerows(
+            [["text", "label", "ward"], *([f"row {i}", i % 2, i % 3] for i in range(40))]
+        )
     data = ["data=csv", f"data.path={path}", "data.labels=['0','1']", f"run.cache_dir={cache}"]
     config = compose_config([*data, *overrides])
     check_supplied(build(config.strategy), config, "data.test_path")
@@ -34,4 +36,4 @@ def test_rules_that_read_public_rows_need_some(stage: str, override: str, tmp_pa
 def test_fairfed_needs_a_column_of_groups(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.columns\.groups"):
         _check(["strategy/fair=fairfed"], tmp_path)
-    _check(["strategy/fair=fairfed", "data.columns.groups=[label]"], tmp_path)
+    _check(["strategy/fair=fairfed", "data.columns.groups=[ward]"], tmp_path)
