@@ -47,7 +47,7 @@ def fails(
         (["run.resume=nowhere"], ["run.resume"]),
         (["privacy.epsilon=inf"], ["privacy.epsilon"]),
         (["strategy.robust=null"], ["strategy.robust", "trimmed_mean"]),
-        (["strategy.robust=fltrust"], ["strategy.robust"]),
+        (["strategy.robust=fltrust", "data.test_fraction=0"], ["strategy.robust"]),
         (["strategy.appeal=on", "data.test_fraction=0"], ["strategy.appeal"]),
         (["data.encoding=base64"], ["data.encoding"]),
         (["data.path=null"], ["data.path is not set"]),
