@@ -138,7 +138,42 @@ def row_norms(matrix: Tensor) -> Tensor:
 
 def combine(matrix: Tensor, coefficients: Tensor) -> Tensor:
     """``coefficients @ matrix``: float64 [n] by float32 [n, d] to float32 [d]."""
-    return torch.mv(matrix.T, coefficients.to(matrix.dtype))
+    result = torch.empty(matrix.shape[1])
+    factors = coefficients.to(matrix.dtype)
+    grain = 1 << 16
+
+    def part(start: int, stop: int) -> None:
+        for begin in range(start, stop, grain):
+            end = min(begin + grain, stop)
+            torch.mv(matrix[:, begin:end].T, factors, out=result[begin:end])
+
+    over_columns(matrix.shape[1], grain, part)
+    return result
+
+
+def squared_distances_to(matrix: Tensor, row: Tensor) -> Tensor:
+    """Squared distances of all rows to one vector, from their differences: float64 [n].
+
+    One read of the matrix, and nothing cancels where the rows are near to it.
+
+    Args:
+        matrix: float32 [n, d].
+        row: float32 [d].
+    """
+    n, d = matrix.shape
+    grain = 1 << 14
+
+    def part(start: int, stop: int) -> Tensor:
+        total = torch.zeros(n, dtype=torch.float64)
+        buffer = torch.empty(n, min(grain, stop - start))
+        for begin in range(start, stop, grain):
+            end = min(begin + grain, stop)
+            block = buffer[:, : end - begin]
+            torch.sub(matrix[:, begin:end], row[begin:end], out=block)
+            total += torch.linalg.vector_norm(block, dim=1).double() ** 2
+        return total
+
+    return torch.stack(over_columns(d, grain, part)).sum(0)
 
 
 def inner_products(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -53,6 +53,12 @@ class Rows:
         """Squared distances between the rows, float64 [k, k]."""
         return linalg.squared_distances(self.gram)
 
+    def squared_distances_to(self, index: int) -> Tensor:
+        """Squared distances to one of the rows, float64 [k], without a Gram matrix of its own."""
+        if self.mixing is None and "gram" not in self.__dict__:
+            return linalg.squared_distances_to(self.base, self.base[index])
+        return self.distances[index]
+
     @cached_property
     def norms(self) -> Tensor:
         """Euclidean norms of the rows, float64 [k], without a Gram matrix where there is none."""

@@ -52,6 +52,6 @@ class MoNNA:
         pivot = self.pivot
         if pivot is None:
             pivot = int(krum_scores(rows.distances, self.f).argmin())
-        scores = rows.distances[pivot].sqrt()
+        scores = rows.squared_distances_to(pivot).sqrt()
         shares = selected_weights(weights, smallest(scores, rows.count - self.f))
         return RuleResult(rows.combine(shares), shares, scores, state)

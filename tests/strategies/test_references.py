@@ -21,12 +21,14 @@ from strategies.robust.mda import MDA, tightest_subset
 from strategies.robust.meamed import MeaMed
 from strategies.robust.mean import Mean
 from strategies.robust.median import Median
+from strategies.robust.monna import MoNNA
 from strategies.robust.multi_krum import MultiKrum
 from strategies.robust.signguard import SignGuard, largest_cluster
 from strategies.robust.trimmed_mean import TrimmedMean
 from strategies.rows import Rows
 from strategies.sorting import batcher, network
 from strategies.sorting import run as run_network
+from strategies.stage import Context
 from tests.strategies.oracle import random_rows, relative_error, run
 
 
@@ -333,3 +335,20 @@ def test_distances_of_rows_that_nearly_coincide():
     assert run(MultiKrum(2), x).shares[[1, 4]].tolist() == [0, 0]
     from_deltas = run(Krum(2), drift.float())
     assert from_deltas.shares.argmax() == 6
+
+
+@pytest.mark.parametrize("size", [1, 5, 40_000])
+def test_monna_with_a_pivot_measures_differences_themselves(size: int) -> None:
+    """Near rows far from zero: inner products of float32 would have lost their distances."""
+    generator = torch.Generator().manual_seed(size)
+    rows = 1000 + 1e-3 * torch.randn(7, size, generator=generator)
+    expected = (rows.double() - rows[3].double()).square().sum(1).sqrt()
+    result = MoNNA(f=2, pivot=3).apply(
+        Rows(rows), torch.full((7,), 1 / 7, dtype=torch.float64), {}, Context(generator)
+    )
+    assert result.scores is not None
+    torch.testing.assert_close(result.scores, expected, rtol=1e-6, atol=0)
+    kept = expected.argsort()[:5]
+    torch.testing.assert_close(
+        result.update.double(), rows[kept].double().mean(0), rtol=1e-6, atol=0
+    )
