@@ -31,7 +31,7 @@ from common.seeds import torch_generator
 from scripts.compose import compose_config
 from server.calibration import calibrate_head
 from server.testset import TestSet
-from strategies.attacks.kinds import UpdateAttack
+from strategies.attacks.kinds import Aggregate
 from strategies.attacks.simulate import build_attack, corrupt
 from strategies.build import build as build_pipeline
 from strategies.pipeline import Pipeline
@@ -281,7 +281,10 @@ def _attacked(
     attack = build_attack(config.attack)
     if attack is None:
         return replies
-    metrics = [r.metrics for r in replies] if isinstance(attack, UpdateAttack) else None
-    aggregate = pipeline.aggregator(metrics, state, number, reference)
+
+    def rule(rows: Sequence[Reply]) -> Aggregate:
+        told = {reply.partner: reply.metrics for reply in rows}
+        return pipeline.aggregator(told, state, number, reference)
+
     generator = torch_generator(config.run.seed, "attack", number)
-    return corrupt(attack, replies, bad, layout, aggregate, generator)
+    return corrupt(attack, replies, bad, layout, rule, generator)

@@ -48,10 +48,11 @@ from server.reference import reference_update
 from server.report.run import write_report
 from server.sampling import sample
 from server.testset import TestSet
+from strategies.attacks.kinds import Aggregate
 from strategies.attacks.simulate import build_attack, corrupt
 from strategies.build import build as build_pipeline
 from strategies.build import client_level_spent
-from strategies.pipeline import Pipeline
+from strategies.pipeline import Outcome, Pipeline, TooFewUpdates
 from strategies.records import Decision, missing, refused
 from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
@@ -273,19 +274,8 @@ class Server:
         state = {k: v for k, v in before.state.items() if not k.startswith("average/")}
         reference = self._reference(before.parameters)
         cohort, reports, decisions = self._collect(answers, sampled, state, number, reference)
-        self.pipeline.check(len(cohort.partners))
         params = self.layout.flatten(before.parameters)
-        outcome = self.pipeline.aggregate(
-            cohort,
-            params,
-            state,
-            number,
-            config.run.rounds,
-            torch_generator(config.run.seed, "strategy", number),
-            (lambda update: self._validation_loss(params + update)) if self.test else None,
-            reference=reference,
-            noise=self._client_level_noise(number),
-        )
+        outcome = self._merged(cohort, params, state, number, reference)
         decisions += outcome.decisions
         record = RoundRecord(
             round=number,
@@ -325,6 +315,29 @@ class Server:
         for observer in self.observers:
             observer.round_ended(record)
         return after
+
+    def _merged(
+        self, cohort: Cohort, params: Tensor, state: State, number: int, reference: Tensor | None
+    ) -> Outcome:
+        """The pipeline's outcome; a round with too few updates for its stages merges nothing.
+
+        Else a partner whose updates are refused could end any run that has no partner to spare.
+        """
+        try:
+            return self.pipeline.aggregate(
+                cohort,
+                params,
+                state,
+                number,
+                self.config.run.rounds,
+                torch_generator(self.config.run.seed, "strategy", number),
+                (lambda update: self._validation_loss(params + update)) if self.test else None,
+                reference=reference,
+                noise=self._client_level_noise(number),
+            )
+        except TooFewUpdates as error:
+            log.warning("round %d merges nothing: %s", number, error)
+            return self.pipeline.skipped(cohort, params, state, number, str(error))
 
     def _model_message(self, number: int, parameters: dict[str, Tensor]) -> RecordDict:
         """The global model as partners get it: trainable parameters and public constants."""
@@ -390,13 +403,17 @@ class Server:
         attack = build_attack(self.config.attack)
         if attack is None:
             return replies
-        replies = sorted(replies, key=lambda r: r.partner)
+
+        def rule(rows: Sequence[Reply]) -> Aggregate:
+            told = {reply.partner: reply.metrics for reply in rows}
+            return self.pipeline.aggregator(told, state, number, reference)
+
         return corrupt(
             attack,
-            replies,
+            sorted(replies, key=lambda r: r.partner),
             malicious(self.config, sorted(self.nodes)),
             self.layout,
-            self.pipeline.aggregator([r.metrics for r in replies], state, number, reference),
+            rule,
             torch_generator(self.config.run.seed, "attack", number),
         )
 

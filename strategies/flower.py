@@ -18,7 +18,7 @@ from flwr.supercore import log
 from torch import Tensor
 
 from common.errors import UserError
-from strategies.pipeline import Pipeline
+from strategies.pipeline import Pipeline, TooFewUpdates
 from strategies.records import Decision, missing, refused
 from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
@@ -55,6 +55,15 @@ class PipelineStrategy(Strategy):
         seed: int = 0,
         **fedavg: Any,
     ) -> None:
+        if pipeline.appeal is not None and evaluate is None:
+            raise UserError("appeal: needs the loss on public data; give evaluate=")
+        if pipeline.needs_reference and reference is None:
+            raise UserError("robust: fltrust needs the server's own model; give reference=")
+        if pipeline.client_level is not None:
+            raise UserError(
+                "client_level: its proof divides by the number of nodes asked, which this adapter "
+                "does not know; leave it out"
+            )
         self.pipeline = pipeline
         self.decisions: list[Decision] = []
         self.state: State | None = None
@@ -119,15 +128,14 @@ class PipelineStrategy(Strategy):
                 evaluate=self._loss(params, layout),
                 reference=self._own_update(start, layout),
             )
-        except UserError as error:
+        except TooFewUpdates as error:
             log(WARNING, "Round %s merges nothing: %s", server_round, error)
+            skipped = self.pipeline.skipped(cohort, params, state, server_round, str(error))
+            self.decisions.extend(skipped.decisions)
             return None, None
         self.state = outcome.state
         self.decisions.extend(outcome.decisions)
-        averaged = self._fedavg.train_metrics_aggr_fn(
-            _shared_metrics(accepted), self._fedavg.weighted_by_key
-        )
-        return self._record(outcome.params, layout), averaged
+        return self._record(outcome.params, layout), self._averaged(accepted)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -149,8 +157,13 @@ class PipelineStrategy(Strategy):
             return "expected one ArrayRecord and one MetricRecord"
         if self._fedavg.weighted_by_key not in reports[0]:
             return f"the metric {self._fedavg.weighted_by_key} is missing"
+        try:
+            tensors = _tensors(records[0])
+        # Whatever bytes a node sends, numpy reads them: it raises many kinds.
+        except Exception as error:
+            return f"its arrays cannot be read ({type(error).__name__})"
         delta: dict[str, Tensor] = {}
-        for name, tensor in _tensors(records[0]).items():
+        for name, tensor in tensors.items():
             same = name in start and tensor.shape == start[name].shape
             delta[name] = tensor - start[name] if same else tensor
         metrics: dict[str, Any] = {
@@ -163,6 +176,20 @@ class PipelineStrategy(Strategy):
         if refusal is None:
             cohort.put(reply)
         return refusal
+
+    def _averaged(self, accepted: list[RecordDict]) -> MetricRecord | None:
+        """The metrics that all nodes tell, averaged as ``FedAvg`` does.
+
+        None where they do not average (no weight, lists of different lengths): the model does not
+        hang on them, and one node must not end the run with them.
+        """
+        try:
+            return self._fedavg.train_metrics_aggr_fn(
+                _shared_metrics(accepted), self._fedavg.weighted_by_key
+            )
+        except (ArithmeticError, TypeError, ValueError) as error:
+            log(WARNING, "Metrics are not averaged: %s", error)
+            return None
 
     def _loss(self, params: Tensor, layout: Layout) -> Callable[[Tensor], float] | None:
         if self._evaluate is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -25,6 +26,10 @@ from strategies.stage import (
     State,
 )
 from strategies.updates import Cohort, Layout
+
+
+class TooFewUpdates(UserError):
+    """A round has fewer sound updates than its stages need."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,15 @@ class Pipeline:
         self.fair.check(n)
         self._check_rows(n)
         f = getattr(self.robust, "f", 0)
-        if self.robust.breaks_at_half_weight and f and self.fair.cap * f >= 0.5:
+        # A malicious row spoils its bucket, and with it the weight of the others in there.
+        held = f * math.prod(getattr(stage, "size", 1) for stage in self.pre.values())
+        if self.robust.breaks_at_half_weight and self.fair.cap * held >= 0.5:
             name = self.robust.title.removeprefix("The ")
+            within = " in their buckets" if held > f else ""
             raise UserError(
-                f"strategy.fair.cap: {f} malicious partners at {self.fair.cap:g} each could hold "
-                f"half of the weight, which {name} cannot bear; set it below {0.5 / f:.3g}"
+                f"strategy.fair.cap: {f} malicious partners{within} could hold half of the weight "
+                f"with {self.fair.cap:g} for each, which {name} cannot bear; "
+                f"set it below {0.5 / held:.3g}"
             )
 
     def _check_rows(self, n: int) -> None:
@@ -117,13 +126,17 @@ class Pipeline:
             noise: source of client-level noise; needed with that stage, and nobody may know it.
 
         Raises:
-            UserError: too few updates for a rule, or something that a stage needs is absent.
+            TooFewUpdates: for a rule or a stage before it; :meth:`skipped` is then the outcome.
+            UserError: something that a stage needs is absent.
             FloatingPointError: the result is not finite, and nothing was merged.
         """
         names, rows, refusals = _sound_rows(cohort, round)
         if not names:
-            raise UserError(f"round {round}: no update was accepted")
-        self._check_rows(len(names))
+            raise TooFewUpdates(f"round {round}: no update was accepted")
+        try:
+            self._check_rows(len(names))
+        except UserError as error:
+            raise TooFewUpdates(str(error)) from error
         if self.appeal is not None and evaluate is None:
             raise UserError("strategy.appeal: needs a public validation set at the server")
         by_partner = dict(zip(cohort.partners, cohort.metrics, strict=True))
@@ -161,25 +174,46 @@ class Pipeline:
             decisions=[everyone[name] for name in cohort.partners],
         )
 
+    def skipped(
+        self, cohort: Cohort, params: Tensor, state: State, round: int, why: str
+    ) -> Outcome:
+        """The outcome of a round that merges nothing: the model stays, every update is dropped.
+
+        Args:
+            why: what :class:`TooFewUpdates` said.
+        """
+        names, rows, refusals = _sound_rows(cohort, round)
+        decisions = [
+            Decision(name, round, "dropped", f"The round merged nothing: {why}.", norm=norm)
+            for name, norm in zip(names, rows.norms.tolist(), strict=True)
+        ]
+        everyone = {d.partner: d for d in (*decisions, *refusals)}
+        return Outcome(
+            params=params.clone(),
+            update=torch.zeros_like(params),
+            state=dict(state),
+            decisions=[everyone[name] for name in cohort.partners],
+        )
+
     def aggregator(
         self,
-        metrics: Sequence[Mapping[str, float]] | None,
+        metrics: Mapping[str, Mapping[str, float]],
         state: State,
         seed: int,
         reference: Tensor | None = None,
     ) -> Callable[[Tensor], Tensor]:
         """The merge alone, as a function of the matrix [n, d]: what a tuned attack tries out.
 
-        Weights come from ``metrics`` (one per row), or are uniform without them or when their
-        number is not that of the rows.  No appeal and no server optimiser.
+        Weights come from ``metrics``, one entry a row in the order of the rows, and are uniform
+        when one lacks what they need.  No appeal and no server optimiser.
         """
+        told = all(key in values for values in metrics.values() for key in self.fair.needs)
 
         def merged(matrix: Tensor) -> Tensor:
             n = matrix.shape[0]
             asked = torch.full((n,), 1 / n, dtype=torch.float64)
-            if metrics is not None and len(metrics) == n:
-                named = {str(i): values for i, values in enumerate(metrics)}
-                asked, _ = self.fair.weights(named, {})
+            if told:
+                asked, _ = self.fair.weights(metrics, _part("fair", state))
             context = Context(torch.Generator().manual_seed(seed), reference)
             rows = Rows(matrix)
             return self._merge(rows, asked, _part("robust", state), context).result.update

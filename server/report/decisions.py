@@ -25,7 +25,7 @@ MEANING = {
     "readmitted": "dropped, then readmitted on appeal",
     "down-weighted": "merged at less than half the weight asked",
     "missing": "no reply in time",
-    "dropped": "left out by the robust rule",
+    "dropped": "left out by the robust rule, or in a round that merged nothing",
     "refused": "refused before merging, or by the partner",
 }
 RANK = {name: place for place, name in enumerate(SIGNS)}

@@ -25,7 +25,8 @@ class UpdateAttack(Protocol):
         Args:
             honest: updates of the honest partners of this round [h, d], which colluders see.
             own: what the malicious partners would have sent [m, d].
-            aggregate: the rule in use, from a matrix [n, d] to an update [d].
+            aggregate: the rule in use, from a matrix [h + m, d], the honest rows first, to an
+                update [d].
             generator: randomness of this round.
         """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,12 +32,15 @@ def corrupt(
     replies: Sequence[Reply],
     malicious: Collection[str],
     layout: Layout,
-    aggregate: Aggregate,
+    rule: Callable[[Sequence[Reply]], Aggregate],
     generator: Generator,
 ) -> list[Reply]:
     """The replies with those of ``malicious`` partners as the attack makes them.
 
     An attack on updates needs at least one honest reply.
+
+    Args:
+        rule: the rule in use, for rows that belong to these replies in this order.
     """
     bad = [r for r in replies if r.partner in malicious]
     good = [r for r in replies if r.partner not in malicious]
@@ -45,7 +48,7 @@ def corrupt(
     if bad and good and isinstance(attack, UpdateAttack):
         honest = torch.stack([layout.flatten(r.delta) for r in good])
         own = torch.stack([layout.flatten(r.delta) for r in bad])
-        rows = attack.craft(honest, own, aggregate, generator)
+        rows = attack.craft(honest, own, rule([*good, *bad]), generator)
         for reply, row in zip(bad, rows, strict=True):
             forged[reply.partner] = replace(reply, delta=layout.unflatten(row))
     if isinstance(attack, MetricsAttack):

@@ -44,4 +44,6 @@ class TERM:
         self, metrics: Mapping[str, Mapping[str, float]], state: State
     ) -> tuple[Tensor, State]:
         """softmax(t * loss), capped."""
-        return cap_weights(torch.softmax(self.t * column(metrics, "loss"), 0), self.cap), state
+        losses = column(metrics, "loss")
+        # Against the largest first: t * loss may overflow.
+        return cap_weights(torch.softmax(self.t * (losses - losses.max()), 0), self.cap), state

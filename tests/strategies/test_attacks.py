@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from common.errors import UserError
 from strategies.attacks.free_rider import FreeRider
 from strategies.attacks.inf_nan import InfNan
 from strategies.attacks.ipm import IPM
+from strategies.attacks.kinds import Aggregate
 from strategies.attacks.loss_inflation import LossInflation
 from strategies.attacks.mimic import Mimic
 from strategies.attacks.min_max import MinMax
@@ -108,24 +110,35 @@ def replies() -> list[Reply]:
     ]
 
 
+def averaging(_: Sequence[Reply]) -> Aggregate:
+    return lambda matrix: matrix.mean(0)
+
+
 def test_corrupt_changes_the_malicious_replies_alone_and_keeps_the_order():
-    out = corrupt(IPM(1.0), replies(), {"b", "d"}, LAYOUT, lambda x: x.mean(0), generator())
+    out = corrupt(IPM(1.0), replies(), {"b", "d"}, LAYOUT, averaging, generator())
     assert [r.partner for r in out] == list("abcd")
     assert [float(r.delta["w"][0]) for r in out] == [1, -2, 3, -2]  # honest: 1 and 3
-    lied = corrupt(LossInflation(), replies(), {"a"}, LAYOUT, lambda x: x.mean(0), generator())
+    lied = corrupt(LossInflation(), replies(), {"a"}, LAYOUT, averaging, generator())
     assert [r.metrics["loss"] for r in lied] == [5.0, 0.5, 0.5, 0.5]
     assert float(lied[0].delta["w"][0]) == -1
 
 
 def test_a_tuned_attack_sees_the_rule_in_use():
-    seen = []
+    asked, seen = [], []
 
-    def rule(matrix):
-        seen.append(matrix.shape)
-        return matrix.mean(0)
+    def rule(rows):
+        asked.append([reply.partner for reply in rows])
+
+        def merged(matrix):
+            seen.append(matrix.clone())
+            return matrix.mean(0)
+
+        return merged
 
     corrupt(OptimalIPM(evaluations=3), replies(), {"b"}, LAYOUT, rule, generator())
-    assert seen == [(4, 4)] * 3
+    # The rule weighs rows by partner: it must be told whose they are, in their order.
+    assert asked == [["a", "c", "d", "b"]]
+    assert [m[:3, 0].tolist() for m in seen] == [[1, 3, 4]] * 3
 
 
 def test_build_attack():

@@ -47,6 +47,10 @@ def test_formulas():
     assert weights(PropFair(ceiling=2.0, cap=1.0)) == scaled([1 / (2 - v) for v in LOSSES])
 
 
+def test_an_enormous_tilt_does_not_overflow():
+    assert weights(TERM(t=1e308, cap=0.4))[-1] == pytest.approx(0.4)
+
+
 def test_propfair_beyond_its_ceiling_has_a_bounded_slope():
     rule = PropFair(ceiling=1.0, margin=0.2, cap=1.0)
     assert weights(rule) == scaled([1 / 0.8, 1 / 0.5, 1 / 0.2, 1 / 0.2])

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 
+from common.errors import UserError
 from strategies.appeal import Appeal
+from strategies.client_level import ClientLevel
 from strategies.fair.qffl import QFFL
 from strategies.fair.uniform import Uniform
 from strategies.flower import PipelineStrategy
@@ -158,6 +160,48 @@ def test_too_few_replies_merge_nothing():
     s = strategy(TrimmedMean(2))
     assert s.aggregate_train(1, [reply(1, 2.0, 2.0)]) == (None, None)
     assert s.aggregate_train(1, []) == (None, None)
+    assert [(d.partner, d.outcome) for d in s.decisions] == [("1", "dropped")]
+    assert "merged nothing: trimmed_mean needs n > 2f" in s.decisions[0].reason
+
+
+def test_arrays_that_cannot_be_read_are_refused():
+    s = strategy()
+    bad = []
+    for node, array in enumerate(
+        [
+            Array("float32", (2,), "numpy.ndarray", b"no array"),
+            Array("float32", (2,), "other", b""),
+            Array(np.array(["a", "b"])),
+        ],
+        start=2,
+    ):
+        message = reply(node, 1.0, 1.0)
+        message.content["arrays"] = ArrayRecord({"w": array, "n": Array(np.array(3))})
+        bad.append(message)
+    arrays, _ = s.aggregate_train(1, [reply(1, 2.0, 3.0), *bad])
+    assert arrays["w"].numpy().tolist() == [2.0, 3.0]
+    refusals = [d.reason for d in s.decisions if d.outcome == "refused"]
+    assert len(refusals) == 3
+    assert all("arrays cannot be read" in reason for reason in refusals)
+
+
+@pytest.mark.parametrize("second", [{"num-examples": -10}, {"hits": [1.0, 2.0]}], ids=str)
+def test_metrics_that_do_not_average_do_not_end_the_run(second):
+    s = strategy()
+    replies = [reply(1, 2.0, 3.0, hits=1.0), reply(2, 2.0, 3.0, **{"hits": 1.0, **second})]
+    arrays, metrics = s.aggregate_train(1, replies)
+    assert metrics is None
+    assert arrays["w"].numpy().tolist() == [2.0, 3.0]
+
+
+def test_what_a_pipeline_lacks_is_told_when_it_is_made():
+    with pytest.raises(UserError, match="give evaluate="):
+        strategy(appeal=Appeal())
+    with pytest.raises(UserError, match="give reference="):
+        strategy(FLTrust())
+    private = Pipeline(Screening(), {}, Uniform(), Mean(), None, FedAvg(), ClientLevel())
+    with pytest.raises(UserError, match="client_level"):
+        PipelineStrategy(private)
 
 
 def test_appeals_see_whole_models():

@@ -18,7 +18,7 @@ from safetensors.torch import load, save
 from common.errors import UserError
 from strategies.attacks.simulate import build_attack
 from strategies.build import build
-from strategies.pipeline import Outcome, Pipeline
+from strategies.pipeline import Outcome, Pipeline, TooFewUpdates
 from strategies.records import OUTCOMES, Decision, missing, refused
 from strategies.updates import Cohort, Layout, Reply
 
@@ -174,7 +174,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(root, rule):
         (["strategy/pre=[bucketing]", "strategy/robust=krum"], 8, "krum needs.*n=4, f=1"),
         (["strategy/fair=qffl"], 2, r"strategy\.fair\.cap.*0\.5 for n=2"),
         (["strategy/fair=qffl", "strategy/robust=median", "strategy.robust.f=2"], 9,
-         r"strategy\.fair\.cap: 2 malicious partners at 0\.4 .* below 0\.25"),
+         r"strategy\.fair\.cap: 2 malicious partners could .* with 0\.4 .* below 0\.25"),
+        (["strategy/fair=qffl", "strategy/robust=median", "strategy/pre=bucketing"], 9,
+         r"1 malicious partners in their buckets .* below 0\.25"),
         (["strategy/robust=dnc", "strategy.robust.f=3", "strategy.robust.iterations=3"], 9,
          "dnc needs n > iterations"),
         (["strategy/robust=monna", "strategy.robust.pivot=9"], 9, "pivot < n"),
@@ -304,8 +306,35 @@ def test_too_few_replies_is_an_error_that_changes_nothing(root):
         p.aggregate(cohort, *args)
     for reply in replies(1)[:4]:
         cohort.put(reply)
-    with pytest.raises(UserError, match="multi_krum needs"):
+    with pytest.raises(TooFewUpdates, match="multi_krum needs"):
         p.aggregate(cohort, *args)
+
+
+def test_a_skipped_round_changes_nothing_and_says_why(root):
+    p = pipeline(root, "strategy/robust=multi_krum", "strategy/server=fedadam")
+    state, params = p.init(LAYOUT, NAMES), torch.ones(LAYOUT.size)
+    cohort = Cohort(LAYOUT, NAMES)
+    for reply in replies(1)[:4]:
+        cohort.put(reply)
+    cohort.matrix[3, 0] = math.inf
+    outcome = p.skipped(cohort, params, state, 2, "multi_krum needs n >= 2f+3")
+    assert torch.equal(outcome.params, params)
+    assert outcome.state.keys() == state.keys()
+    assert not bool(outcome.update.any())
+    assert [d.outcome for d in outcome.decisions] == ["dropped"] * 3 + ["refused"]
+    assert outcome.decisions[0].reason == "The round merged nothing: multi_krum needs n >= 2f+3."
+    assert outcome.decisions[0].weight_given == 0
+
+
+def test_equal_weights_where_too_few_are_left_for_the_cap(root):
+    # Nobody may hold more than 0.4; of two that are left each holds half, whatever they claim.
+    p = pipeline(root, "strategy/fair=qffl")
+    cohort = Cohort(LAYOUT, NAMES)
+    for reply in replies(1)[:2]:
+        cohort.put(reply)
+    args = (torch.zeros(LAYOUT.size), p.init(LAYOUT, NAMES), 1, 1, torch.Generator())
+    outcome = p.aggregate(cohort, *args)
+    assert [d.weight_asked for d in outcome.decisions] == [0.5, 0.5]
 
 
 def test_what_a_stage_needs_is_asked_for(root):
@@ -344,5 +373,23 @@ def test_the_aggregator_for_tuned_attacks_is_the_rule_in_use(root):
     outcome = p.aggregate(
         cohort, torch.zeros(LAYOUT.size), state, 1, 1, torch.Generator().manual_seed(4)
     )
-    merged = p.aggregator(cohort.metrics, state, seed=4)
+    told = dict(zip(cohort.partners, cohort.metrics, strict=True))
+    merged = p.aggregator(told, state, seed=4)
     assert torch.equal(merged(cohort.matrix), outcome.update)
+
+
+def test_the_aggregator_for_tuned_attacks_weighs_as_the_round_does(root):
+    # AFL remembers partners: in the second round the weights hang on its state.
+    p = pipeline(root, "strategy/fair=afl", "strategy.fair.lr=1.0")
+    state = play(p, rounds=range(1, 2)).state
+    cohort = Cohort(LAYOUT, NAMES)
+    for reply in replies(2):
+        cohort.put(reply)
+    outcome = p.aggregate(cohort, torch.zeros(LAYOUT.size), state, 2, 2, torch.Generator())
+    told = dict(zip(cohort.partners, cohort.metrics, strict=True))
+    turned = dict(reversed(told.items()))
+    merged = p.aggregator(turned, state, seed=0)
+    torch.testing.assert_close(merged(cohort.matrix.flip(0)), outcome.update)
+    # One that tells nothing (it has no validation rows) leaves equal weights.
+    lacking = p.aggregator({**told, NAMES[0]: {"examples": 9.0}}, state, seed=0)
+    torch.testing.assert_close(lacking(cohort.matrix), cohort.matrix.mean(0))
