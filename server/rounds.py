@@ -199,6 +199,7 @@ class Server:
             progress,
         )
         node_of = {f"node {node}": node for node in found}
+        refusals = []
         for answer in answers.received:
             node = node_of[answer.partner]
             known = None if registered is None else registered.get(node, f"node {node}")
@@ -210,11 +211,12 @@ class Server:
                 raise UserError(reason)
             else:
                 log.warning("%s does not take part: %s", known, reason)
+                refusals.append(f"; {known}: {reason}")
         if len(self.nodes) < max(1, run.partners):
             raise UserError(
                 f"{len(self.nodes)} of {max(1, run.partners)} partners are ready "
                 f"({len(answers.missing)} did not answer, "
-                f"{len(answers.received) - len(self.nodes)} refused): see their own logs"
+                f"{len(refusals)} refused){''.join(refusals[:3])}"
             )
 
     def _unfit(self, body: object, registered: str | None) -> str | None:
