@@ -112,12 +112,12 @@ def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
     try:
         own = load_partner_file(path)
     except UserError as error:
-        raise _withheld("its settings cannot be used", error) from error
+        raise withheld("its settings cannot be used", error) from error
     config = localised(own, asked)
     try:
         train, validation = rows(own)
     except UserError as error:
-        raise _withheld("its data cannot be used", error) from error
+        raise withheld("its data cannot be used", error) from error
     partner = Partner(
         name=own.name,
         train=train,
@@ -171,7 +171,8 @@ def rows(own: PartnerFile) -> tuple[Table, Table]:
     return split_rows(table, config)
 
 
-def _withheld(what: str, error: UserError) -> UserError:
+def withheld(what: str, error: UserError) -> UserError:
+    """`error` goes into this partner's own log; what is returned may be sent to the coordinator."""
     log.error("%s", error)
     return UserError(f"this partner has to look at its own log: {what}")
 

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from client.accounting import Budget, Epsilon, Segment, epsilon, within
-from common.errors import UserError
+from common.errors import LocalError, UserError
 from common.files import canonical_json, sha256_text, write_atomic
 
 LEDGER_VERSION = 1
@@ -47,7 +47,7 @@ _SCHEMA = {
 }
 
 
-class LedgerError(UserError):
+class LedgerError(LocalError):
     """The ledger cannot be used: damaged, of another data set, or not writable."""
 
 

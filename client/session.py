@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from client.deployed import PARTNER_VARIABLE, open_partner
+from client.deployed import PARTNER_VARIABLE, open_partner, withheld
 from client.partner import Partner, in_simulation, simulated
 from common import messages
 from common.config import Config, from_json, validate
 from common.device import Device, pick_device, usable_cores
-from common.errors import UserError
+from common.errors import LocalError, UserError
 from common.features import Examples
 from common.messages import MessageError, Refusal, Report, Request
 from common.model import Network, build
@@ -75,8 +75,11 @@ def _open_deployed(config_json: str) -> Session:
     """The session of a partner that has its own file; `config_json` is what a coordinator asks."""
     asked = validate(from_json(config_json))
     config, partner = open_partner(Path(os.environ[PARTNER_VARIABLE]), asked)
-    # Built with the seed of the run: adapters start from it, and must be the same everywhere.
-    network = build(config.model, asked.outputs, asked.run.seed)
+    try:
+        # Built with the seed of the run: adapters start from it, and must be the same everywhere.
+        network = build(config.model, asked.outputs, asked.run.seed)
+    except UserError as error:
+        raise withheld("its model cannot be used", error) from error
     return _session(config, partner, network)
 
 
@@ -137,13 +140,21 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         if isinstance(body, Report) and not session.config.private_metrics:
             timed = replace(body, message_seconds=time.perf_counter() - began)
             content[messages.HEADER] = messages.pack(timed)[messages.HEADER]
+    except LocalError as error:
+        reason = str(error if in_simulation() else withheld("its files cannot be used", error))
+        content = messages.pack(Refusal(name, reason))
     except (UserError, MessageError) as error:
         content = messages.pack(Refusal(name, str(error)))
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
-        log.error("internal error: %s at %s", type(error).__name__, where)
-        content = messages.pack(
-            Refusal(name, f"internal error at the partner: {type(error).__name__} at {where}")
-        )
+        what = _internal(error)
+        log.error("internal error: %s", what)
+        content = messages.pack(Refusal(name, f"internal error at the partner: {what}"))
     return Message(content, reply_to=message)
+
+
+def _internal(error: Exception) -> str:
+    """Type and place of an unexpected error; of the system's errors (a full disk) also what."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+    told = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return f"{type(error).__name__}{told} at {where}"

@@ -77,7 +77,8 @@ def _answer(message: Message, context: Context) -> Message:
 def _tell_cost(reply: Message, seconds: float) -> None:
     """Log what this message took beside training."""
     body = unpack(reply.content)
-    kind, number = reply.metadata.message_type, reply.metadata.group_id
+    # The round is a text of the coordinator's choice.
+    kind, number = reply.metadata.message_type, ascii(reply.metadata.group_id)[1:-1][:40]
     if isinstance(body, Refusal):
         log.warning("%s %s refused: %s", kind, number, body.reason)
     else:

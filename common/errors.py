@@ -9,3 +9,7 @@ class UserError(Exception):
     Commands print the message as one line and exit with code 2.  The message names the file, row,
     column, key or partner, and never the private text, label or group value itself.
     """
+
+
+class LocalError(UserError):
+    """A UserError whose message names files of this machine: for its owner, for nobody afar."""

@@ -110,7 +110,7 @@ def unpack(content: RecordDict) -> Any:
         return body
     except MessageError:
         raise
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a fedaccord message: {type(error).__name__}") from error
 
 
@@ -136,9 +136,18 @@ def arrays(content: RecordDict) -> dict[str, Tensor]:
     """
     try:
         record = content.array_records[ARRAYS]
-        return {name: torch.from_numpy(np.array(array.numpy())) for name, array in record.items()}
-    except (KeyError, TypeError, ValueError) as error:
+        return {name: _tensor(array) for name, array in record.items()}
+    except Exception as error:
+        # Whatever NumPy makes of a stranger's bytes: EOFError, MemoryError, OverflowError, …
         raise MessageError(f"unreadable parameters: {type(error).__name__}") from error
+
+
+def _tensor(array: Array) -> Tensor:
+    loaded: object = array.numpy()
+    # NumPy also opens zip files, as a folder of arrays.
+    if not isinstance(loaded, np.ndarray):
+        raise TypeError("not an array")
+    return torch.from_numpy(np.array(loaded))
 
 
 def array_bytes(content: RecordDict) -> int:

@@ -118,7 +118,7 @@ def _data(own: PartnerFile) -> str:
     policy.check(
         PolicyRequest(
             dataset=own.name,
-            task="classification",
+            task="classification" if own.data.scheme is None else "ner",
             text=(columns.text,),
             label=columns.label,
             groups=tuple(columns.groups),

@@ -250,6 +250,7 @@ Wants=network-online.target
 
 [Service]
 User=fedaccord
+# Where fedaccord is in a virtual environment, give its full path.
 ExecStart=/usr/bin/env fedaccord partner start /etc/fedaccord/partner.yaml
 EnvironmentFile=-/etc/fedaccord/environment
 Restart=on-failure
@@ -275,6 +276,7 @@ Wants=network-online.target
 
 [Service]
 User=fedaccord
+# Where fedaccord is in a virtual environment, give its full path.
 ExecStart=/usr/bin/env fedaccord server start /etc/fedaccord/coordinator.yaml
 Restart=on-failure
 RestartSec=10

@@ -16,6 +16,7 @@ from common import messages
 from common.messages import MessageError, Refusal
 
 POLL_SECONDS = 0.05
+LONGEST_REASON = 400
 
 
 class Stopped(Exception):
@@ -90,15 +91,20 @@ def ask(
 
 def _read(name: str, reply: Message) -> Answer:
     if reply.has_error():
-        return Answer(name, Refusal(name, f"no answer: {_first(reply.error.reason)}"), None)
+        return Answer(name, Refusal(name, f"no answer: {plain(reply.error.reason)}"), None)
     try:
-        return Answer(name, messages.unpack(reply.content), reply.content)
+        body = messages.unpack(reply.content)
     except MessageError as error:
         return Answer(name, Refusal(name, str(error)), None)
+    if isinstance(body, Refusal):
+        body = Refusal(name, plain(body.reason))
+    return Answer(name, body, reply.content)
 
 
-def _first(text: str | None) -> str:
-    return (text or "unknown error").strip().splitlines()[0][:200]
+def plain(text: str | None) -> str:
+    """A stranger's words for a log or a terminal: one short line of printable characters."""
+    line = next(iter((text or "").strip().splitlines()), "") or "no reason given"
+    return "".join(c if c.isprintable() else "?" for c in line[:LONGEST_REASON])
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event) -> Sequence[int]:

@@ -62,6 +62,8 @@ AVERAGE_SUM, AVERAGE_COUNT = "average/sum", "average/count"
 # Partners read and cache their rows before the first round, and may have to notice first that the
 # server is back: however short the rounds are, they get this long.
 PREPARE_SECONDS = 120.0
+# Bounds on what a partner may report, far beyond what any tells honestly.
+LARGEST, MOST_GROUPS = 1e12, 1000
 
 
 @dataclass
@@ -184,6 +186,8 @@ class Server:
             for observer in self.observers:
                 observer.preparing(done, len(found))
 
+        # Taken before anybody answers: who goes away in the meantime keeps its name.
+        registered = None if self.simulated else registered_names(self.grid)
         answers = ask(
             self.grid,
             {f"node {node}": node for node in found},
@@ -196,22 +200,24 @@ class Server:
             progress,
         )
         node_of = {f"node {node}": node for node in found}
-        registered = {} if self.simulated else registered_names(self.grid)
+        refusals = []
         for answer in answers.received:
-            reason = self._unfit(answer.body, registered.get(node_of[answer.partner]))
+            node = node_of[answer.partner]
+            known = None if registered is None else registered.get(node, f"node {node}")
+            reason = self._unfit(answer.body, known)
             if reason is None:
                 assert isinstance(answer.body, Prepared)
-                self.nodes[answer.body.partner] = node_of[answer.partner]
+                self.nodes[answer.body.partner] = node
             elif self.simulated:
                 raise UserError(reason)
             else:
-                name = registered.get(node_of[answer.partner], answer.partner)
-                log.warning("%s does not take part: %s", name, reason)
+                log.warning("%s does not take part: %s", known, reason)
+                refusals.append(f"; {known}: {reason}")
         if len(self.nodes) < max(1, run.partners):
             raise UserError(
                 f"{len(self.nodes)} of {max(1, run.partners)} partners are ready "
                 f"({len(answers.missing)} did not answer, "
-                f"{len(answers.received) - len(self.nodes)} refused): see their own logs"
+                f"{len(refusals)} refused){''.join(refusals[:3])}"
             )
 
     def _unfit(self, body: object, registered: str | None) -> str | None:
@@ -522,8 +528,8 @@ class Server:
 def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
     """The report in a partner's answer.
 
-    Raises MessageError with the reason when it holds none, another partner's, or counts that are
-    not [classes][classes], or not [types][3] of entities.
+    Raises MessageError with the reason when it holds none, another partner's, numbers that are not
+    finite, or counts that are not [classes][classes], or not [types][3] of entities.
     """
     body = answer.body
     if isinstance(body, Refusal):
@@ -532,6 +538,10 @@ def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
         raise messages.MessageError("the reply is not a report")
     if body.partner != answer.partner:
         raise messages.MessageError("the reply carries another partner's name")
+    if len(body.groups) > MOST_GROUPS:
+        raise messages.MessageError(f"the reply has more than {MOST_GROUPS} groups")
+    if wrong := _not_finite(body):
+        raise messages.MessageError(f"the reply's {wrong} is not a finite number of sane size")
     for table in (body.confusion, *body.groups.values()):
         if len(table) != classes or any(len(row) != classes for row in table):
             raise messages.MessageError("the reply's counts are not a row and a column a label")
@@ -543,6 +553,20 @@ def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
     ):
         raise messages.MessageError("the reply's counts of entities are not three a type")
     return body
+
+
+def _not_finite(report: Report) -> str | None:
+    """The first field that holds NaN, infinity or more than any count or time can be.
+
+    The loss may be NaN: a partner without validation rows has none, and screening judges it.
+    """
+    numbers = {k: [v] for k, v in vars(report).items() if isinstance(v, (int, float))}
+    del numbers["loss"]
+    numbers["confusion"] = [x for row in report.confusion for x in row]
+    numbers["groups"] = [x for table in report.groups.values() for row in table for x in row]
+    numbers["extra"] = list(report.extra.values())
+    # Written so that NaN is found too.
+    return next((k for k, v in numbers.items() if not all(abs(x) <= LARGEST for x in v)), None)
 
 
 def reply_metrics(report: Report) -> dict[str, float]:

@@ -4,6 +4,9 @@ Flower serves everything on one port: what partners need (fleet), and what start
 keys and hands out the runs' own traffic (control, runtime), the latter without asking who it is.
 Here partners reach a port that answers fleet requests and nothing else; the rest listens on the
 loopback interface only.
+
+Flower reads a request to its end before it asks who sent it, and takes a message from whomever the
+message itself names.  Here a request has a largest size, and a partner speaks for itself alone.
 """
 
 from __future__ import annotations
@@ -16,30 +19,75 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
+from fastapi import HTTPException
 from flwr.superlink.main import create_app
+from flwr.superlink.servicer.fleet import fleet_handlers
+
+from common.worker import substitute
 
 FLEET = "/v1/fleet/"
 # A partner's key must be registered by the coordinator; asking to be registered is not served.
 CLOSED = ("/v1/fleet/register-node", "/v1/fleet/unregister-node")
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Application = Callable[[Scope, Any, Send], Awaitable[None]]
+# Parameters travel in chunks of 5 MiB, each in a request of its own.
+LARGEST_REQUEST = 16 << 20
+Event = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Event]]
+Send = Callable[[Event], Awaitable[None]]
+Application = Callable[[Event, Receive, Send], Awaitable[None]]
 
 
 class FleetOnly:
-    """Passes on fleet requests and answers 404 to all others."""
+    """Passes on fleet requests of a sane size and answers 404 or 413 to all others."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, largest: int = LARGEST_REQUEST) -> None:
         self.application = application
+        self.largest = largest
 
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if scope["type"] != "http":
+            return
         path = str(scope.get("path", ""))
-        if scope["type"] == "http" and path.startswith(FLEET) and path not in CLOSED:
-            await self.application(scope, receive, send)
-        elif scope["type"] == "http":
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b""})
+        if not path.startswith(FLEET) or path in CLOSED:
+            await _refuse(send, 404)
+            return
+        said = dict(scope.get("headers", ())).get(b"content-length", b"0")
+        if not said.isdigit() or int(said) > self.largest:
+            await _refuse(send, 413)
+            return
+        await self.application(scope, self._counted(receive), send)
+
+    def _counted(self, receive: Receive) -> Receive:
+        """`receive` for a request that may not have said how long it is."""
+        taken = 0
+
+        async def counted() -> Event:
+            nonlocal taken
+            event = await receive()
+            taken += len(event.get("body", b""))
+            # To the application it looks as if the sender had hung up.
+            return event if taken <= self.largest else {"type": "http.disconnect"}
+
+        return counted
+
+
+async def _refuse(send: Send, status: int) -> None:
+    headers = [(b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def of_itself(push: Callable[..., Any]) -> Callable[..., Any]:
+    """Flower's handler of pushed messages, for replies that their sender signs for."""
+
+    def checked(request: Any, state: Any) -> Any:
+        for message in request.messages_list:
+            sender, question = message.metadata.src_node_id, message.metadata.reply_to_message_id
+            if sender != request.node.node_id or not question:
+                raise HTTPException(403, "a partner may send its own replies and nothing else")
+        return push(request=request, state=state)
+
+    return checked
 
 
 class _Quiet(uvicorn.Server):
@@ -73,6 +121,7 @@ def main(host: str, port: int, arguments: list[str]) -> None:
     flower: Any = importlib.import_module("flwr.superlink.cli.flower_superlink")
     config = flower._parse_superlink_lifespan_config()
     application = create_app(config, flower.SuperLinkLifespan)
+    substitute(fleet_handlers, "push_messages", of_itself(fleet_handlers.push_messages))
     shared: dict[str, Any] = {
         "ssl_keyfile": config.ssl_keyfile,
         "ssl_certfile": config.ssl_certfile,

@@ -20,6 +20,7 @@ from common.errors import UserError
 from common.worker import substitute
 from server import exchange
 from server.app import make_app
+from server.inbox import Inbox
 from server.observers.relay import PROGRESS, Relay
 
 
@@ -36,6 +37,7 @@ def run(spec: ExecutionSpec) -> None:
     substitute(flower, "get_project_config", lambda _: get_fab_config(_checked[-1]))
     substitute(flower, "get_fused_config_from_dir", lambda _, override: dict(override))
     substitute(flower, "run_", _run)
+    substitute(flower, "HttpGrid", Inbox)
     flower.run_serverapp(
         runtime_api_address=spec.runtime_api_address,
         log_queue=logs,

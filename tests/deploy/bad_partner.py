@@ -5,6 +5,7 @@ What goes wrong in which round is in FEDACCORD_TEST_FAULTS, e.g. `nan=1 shape=2`
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
@@ -13,12 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Array, Context, Message, RecordDict
 from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor import ExecutionSpec
 
-from client import session, task
-from client.deployed import load_partner_file
+from client import session, task, work
+from client.deployed import PARTNER_VARIABLE, load_partner_file
 from common import messages, worker
 from common.messages import Prepared, Report
 
@@ -40,10 +41,43 @@ def changed(kind: str, content: RecordDict) -> RecordDict:
     elif kind == "shape":
         arrays[name] = torch.zeros(3, 3)
     elif kind == "huge":
+        # Equal chunks travel once: a few bytes on the wire, 32 MB when put together.
         arrays[name] = torch.zeros(8_000_000)
+    elif kind == "norm":
+        arrays[name] = torch.full_like(arrays[name], 1e20)
     elif kind == "empty":
         return RecordDict()
-    return messages.pack(body, arrays)
+    packed = messages.pack(body, arrays)
+    if kind == "junk":
+        packed.array_records[messages.ARRAYS][name] = Array("float32", (2,), "numpy.ndarray", b"x")
+    return packed
+
+
+def fill_disk() -> Path | None:
+    """Fill the disk that this partner's files lie on; returns what fills it.
+
+    Where that is no small disk of its own, all further writing fails instead.
+    """
+    state = load_partner_file(Path(os.environ[PARTNER_VARIABLE])).directory
+    if not state.is_mount():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        return None
+    filler = state / "filler"
+    for size in (1 << 20, 1):
+        try:
+            with filler.open("ab", buffering=0) as file:
+                while file.write(b"0" * size):
+                    pass
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+    return filler
+
+
+def hold(*_: object, **__: object) -> None:
+    """Say that training has begun, and never end it."""
+    Path(os.environ["FEDACCORD_TEST_MARK"]).touch()
+    time.sleep(3600)
 
 
 def answer(message: Message, context: Context) -> Message:
@@ -57,12 +91,15 @@ def answer(message: Message, context: Context) -> Message:
     kind = None
     if message.metadata.message_type == messages.TRAIN:
         kind = faults().get(int(message.metadata.group_id))
-    if kind == "full":
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    filler = fill_disk() if kind == "full" else None
     if kind == "hang":
         session.open_session = lambda _: time.sleep(3600)  # type: ignore[assignment]
+    if kind == "hold":
+        work.train_locally = hold  # type: ignore[assignment]
     reply = honest(message, context)
-    if kind in ("nan", "shape", "huge", "empty"):
+    if filler is not None:
+        filler.unlink()
+    if kind in ("nan", "shape", "huge", "norm", "empty", "junk"):
         return Message(changed(kind, reply.content), reply_to=message)
     return reply
 

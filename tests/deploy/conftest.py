@@ -6,12 +6,13 @@ import csv
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -22,6 +23,8 @@ import yaml
 
 from common.processes import free_port
 
+# Where partner-1 finds the address of its database; the others have files.
+NOTES_DB = "NOTES_DB"
 NAMES = ["partner-1", "partner-2", "partner-3", "partner-4"]
 ROWS = 120
 
@@ -244,6 +247,7 @@ def make_federation(
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "160",
+            NOTES_DB: f"sqlite:///{root / 'notes.db'}",
         },
     )
     found.environment.pop("FEDACCORD_SIMULATION", None)
@@ -258,6 +262,9 @@ def make_federation(
     settings = yaml.safe_load(found.coordinator.read_text())
     settings["host"] = "127.0.0.1"
     found.coordinator.write_text(yaml.safe_dump(settings))
+    with closing(sqlite3.connect(root / "notes.db")) as database, database:
+        database.execute("CREATE TABLE notes (note TEXT, verdict TEXT, site TEXT)")
+        database.executemany("INSERT INTO notes VALUES (?, ?, ?)", sites)
     for name in names:
         with tarfile.open(root / "kits" / "partners" / f"{name}.tar.gz") as kit:
             kit.extractall(root, filter="fully_trusted")
@@ -270,9 +277,10 @@ def fill_in(federation: Federation, name: str, **policy: object) -> None:
     """Write a partner's own settings."""
     path = federation.partner(name)
     tree = yaml.safe_load(path.read_text())
+    query = f"SELECT note, verdict FROM notes WHERE site = '{name}'"
+    database = {"source": "sql", "sql_url_env": NOTES_DB, "sql_query": query}
     tree["data"] = {
-        "source": "csv",
-        "path": "notes.csv",
+        **(database if name == NAMES[0] else {"source": "csv", "path": "notes.csv"}),
         "columns": {"text": "note", "label": "verdict"},
         "labels": ["bad", "good"],
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ import yaml
 
 from client import ledger
 from common.bundle import build_bundle
+from server import audit
 from tests.deploy.conftest import (
     NAMES,
     Cable,
@@ -32,10 +36,23 @@ from tests.deploy.test_units import with_file
 pytestmark = pytest.mark.deploy
 ROUNDS = 8
 DEADLINE = 30
+KILLED_AT = 6
+# What partner-4 does in each round, and what is recorded of it.
+FAULTS = [
+    (1, "nan", "refused", "NaN"),
+    (2, "shape", "refused", "shape"),
+    (3, "huge", "refused", "larger than 16 MiB"),
+    (4, "empty", "refused", "not a fedaccord message"),
+    (5, "full", "refused", "look at its own log"),
+    (6, "hang", "missing", "no reply within"),
+    (7, "norm", "refused", "norm"),
+    (8, "junk", "refused", "unreadable parameters"),
+]
 
 
-def start_bad(federation: Federation, name: str, faults: str) -> None:
-    """Start a partner that goes wrong as `faults` says."""
+def start_bad(federation: Federation, name: str, faults: str) -> Path:
+    """Start a partner that goes wrong as `faults` says; returns what it makes when it holds."""
+    mark = federation.root / f"{name}.holds"
     with (federation.root / f"{name}.log").open("ab") as log:
         federation.processes[name] = subprocess.Popen(
             [sys.executable, "-m", "tests.deploy.bad_partner", str(federation.partner(name))],
@@ -44,11 +61,33 @@ def start_bad(federation: Federation, name: str, faults: str) -> None:
             env={
                 **federation.environment,
                 "FEDACCORD_TEST_FAULTS": faults,
+                "FEDACCORD_TEST_MARK": str(mark),
                 # The package `tests` is not installed.
                 "PYTHONPATH": str(Path(__file__).parents[2]),
             },
             cwd=federation.root,
         )
+    return mark
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Put `folder` on a disk of 64 MB, where this user may."""
+    aside = folder.with_name("aside")
+    shutil.copytree(folder, aside)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if mounted:
+        shutil.copytree(aside, folder, dirs_exist_ok=True)
+    shutil.rmtree(aside)
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def decisions(directory: Path) -> dict[tuple[str, int], dict[str, object]]:
@@ -61,7 +100,6 @@ def decisions(directory: Path) -> dict[tuple[str, int], dict[str, object]]:
 @dataclass
 class Story:
     directory: Path
-    killed_at: int
     resumed_from: int
     newest_before: int
 
@@ -72,20 +110,29 @@ def story(
     test_rows: Path,
     tiny_bert: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Story:
-    """One run in which partner-4 misbehaves in six ways, the cable of partner-2 is cut, partner-3
-    loses its power and comes back, and so does the server."""
+) -> Iterator[Story]:
+    """One run in which partner-4 misbehaves in eight ways, the cable of partner-2 is cut, partner-3
+    loses its power in the middle of training and comes back, and so does the server."""
     directory = tmp_path_factory.mktemp("faults") / "run"
     # partner-2 hangs on it until the federation ends.
     cable = Cable(federation.port)
-    federation.end("partner-2")
-    federation.end("partner-4")
+    for name in NAMES[1:]:
+        federation.end(name)
     file = federation.partner("partner-2")
     tree = yaml.safe_load(file.read_text())
     file.write_text(yaml.safe_dump({**tree, "server": f"localhost:{cable.port}"}))
     federation.start_partner("partner-2")
-    start_bad(federation, "partner-4", "nan=1 shape=2 huge=3 empty=4 full=5 hang=6")
-    federation.wait_for(NAMES)
+    holds = start_bad(federation, "partner-3", f"hold={KILLED_AT}")
+    with small_disk(federation.root / "partner-4" / "state"):
+        start_bad(federation, "partner-4", " ".join(f"{k}={n}" for n, k, *_ in FAULTS))
+        federation.wait_for(NAMES)
+        yield told(federation, cable, holds, directory, job(tiny_bert, test_rows))
+
+
+def told(
+    federation: Federation, cable: Cable, holds: Path, directory: Path, overrides: list[str]
+) -> Story:
+    """Let it all happen."""
 
     def reached(number: int) -> Callable[[], bool]:
         def condition() -> bool:
@@ -96,7 +143,7 @@ def story(
         return condition
 
     federation.submit_in_background(
-        *job(tiny_bert, test_rows),
+        *overrides,
         f"run.rounds={ROUNDS}",
         "run.partners=4",
         f"run.deadline_seconds={DEADLINE}",
@@ -109,10 +156,10 @@ def story(
     wait_until(reached(3), 200, "round 3")
     # It waits up to twice a heartbeat's time before it is asked again.
     federation.wait_for(["partner-2"])
+    wait_until(holds.exists, 200, "partner-3 trains")
     federation.kill("partner-3")
-    killed_at = rounds_done(directory) + 1
     federation.start_partner("partner-3")
-    wait_until(reached(6), 300, "round 6")
+    wait_until(reached(KILLED_AT), 300, f"round {KILLED_AT}")
     federation.kill("server")
     newest = rounds_done(directory)
     federation.processes.pop("submit").wait(60)
@@ -122,7 +169,7 @@ def story(
     assert done.returncode == 0, done.stdout + done.stderr
     started = (directory / "progress.jsonl").read_text()
     first = next(x[3] for x in map(json.loads, started.splitlines()) if x[0] == "started")
-    return Story(directory, killed_at, first - 1, newest)
+    return Story(directory, first - 1, newest)
 
 
 def test_the_run_ends_with_the_others(story: Story) -> None:
@@ -131,34 +178,51 @@ def test_the_run_ends_with_the_others(story: Story) -> None:
     assert results["final"]["accuracy"] is not None
 
 
-@pytest.mark.parametrize(
-    ("number", "outcome", "words"),
-    [
-        (1, "refused", "NaN"),
-        (2, "refused", "shape"),
-        (3, "refused", "shape"),
-        (4, "refused", "message"),
-        (5, "refused", ""),
-        (6, "missing", "no reply within"),
-    ],
-)
+@pytest.mark.parametrize(("number", "kind", "outcome", "words"), FAULTS)
 def test_a_bad_reply_is_refused_with_its_reason(
-    story: Story, number: int, outcome: str, words: str
+    story: Story, number: int, kind: str, outcome: str, words: str
 ) -> None:
     record = decisions(story.directory)["partner-4", number]
     assert record["outcome"] == outcome
     assert words in str(record["reason"])
 
 
-def test_a_partner_that_lost_its_power_comes_back(story: Story) -> None:
+def test_a_full_disk_is_told_at_the_partner_alone(federation: Federation, story: Story) -> None:
+    log = federation.log("partner-4")
+    assert "disk is full" in log or "disk I/O error" in log
+    for text in (federation.log("submit"), (story.directory / "decisions.jsonl").read_text()):
+        assert str(federation.root / "partner-4") not in text
+
+
+def test_a_partner_that_lost_its_power_comes_back(federation: Federation, story: Story) -> None:
     found = decisions(story.directory)
-    mine = {number: found["partner-3", number]["outcome"] for number in range(1, ROUNDS + 1)}
-    assert all(mine[number] not in ("missing", "refused") for number in range(1, story.killed_at))
-    assert mine[ROUNDS] not in ("missing", "refused"), mine
+    mine = [found["partner-3", number]["outcome"] for number in range(1, ROUNDS + 1)]
+    assert mine[KILLED_AT - 1] == "missing"
+    assert not {"missing", "refused"} & {*mine[: KILLED_AT - 1], mine[-1]}, mine
+    # The spend of the training that was cut short counts.
+    entries = ledger.read(federation.root / "partner-3" / "state" / "ledger.sqlite")
+    kinds = {
+        kind: [e.body for e in entries if e.kind == kind and f"/{KILLED_AT}/" in e.body["release"]]
+        for kind in ("reserve", "commit")
+    }
+    assert len(kinds["reserve"]) > len(kinds["commit"])
 
 
 def test_nothing_that_was_checkpointed_is_lost(story: Story) -> None:
-    assert story.resumed_from >= story.newest_before >= 6
+    assert story.resumed_from >= story.newest_before >= KILLED_AT
+
+
+def test_the_audit_log_tells_the_story(federation: Federation, story: Story) -> None:
+    verified = federation.command("verify", str(story.directory))
+    assert verified.returncode == 0, verified.stdout
+    entries = audit.parse((story.directory / audit.NAME).read_bytes())
+    starts = [e.body["after_round"] for e in entries if e.kind == "started"]
+    assert starts == [0, story.resumed_from]
+    assert entries[-1].kind == "finished"
+    rounds = audit.rounds_of(entries)
+    for number, _, _, words in FAULTS:
+        assert words in rounds[number]["refusals"]["partner-4"]
+    assert "no reply within" in rounds[KILLED_AT]["refusals"]["partner-3"]
 
 
 def test_every_ledger_verifies_and_no_spend_is_forgotten(
@@ -183,16 +247,17 @@ def test_every_ledger_verifies_and_no_spend_is_forgotten(
 def test_refusals_are_told_and_disturb_nobody(
     federation: Federation, story: Story, test_rows: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
-    """A policy of less epsilon and another version: the run goes on with the other two."""
+    """A policy of less epsilon and another version: the run goes on with the other two, who tell
+    nothing exactly."""
     federation.end("partner-3")
     federation.end("partner-4")
     fill_in(federation, "partner-3", lifetime={"epsilon": 0.5, "delta": 1e-3})
     federation.start_partner("partner-3")
     start_bad(federation, "partner-4", "version=0")
-    # A key that is registered no longer: the old kit of a partner after rotation.
     federation.wait_for(NAMES)
     done = federation.submit(
         *job(tiny_bert, test_rows),
+        "privacy.metrics=private",
         "run.rounds=1",
         "run.partners=2",
         f"run.dir={tmp_path / 'run'}",
@@ -200,6 +265,7 @@ def test_refusals_are_told_and_disturb_nobody(
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert set(results["final"]["partners"]) == {"partner-1", "partner-2"}
+    assert all(row["accuracy_error"] > 0 for row in results["final"]["partners"].values())
     log = (tmp_path / "run" / "flower.log").read_text()
     assert "partner-3 does not take part: epsilon 8 is not within the 0.5" in log
     assert "partner-4 does not take part" in log
@@ -232,23 +298,36 @@ def test_an_attack_and_a_bundle_with_code_are_not_run(
             assert words in control.run(number).details
 
 
-def test_a_revoked_key_and_another_authority_are_refused(
-    federation: Federation, story: Story, tmp_path: Path
+def test_keys_are_rotated_and_revoked_while_the_others_go_on(
+    federation: Federation, story: Story
 ) -> None:
-    kits = federation.root / "kits"
-    revoked = federation.command(
-        "provision", "federation.yaml", "--out", str(kits), "--revoke", "partner-1"
-    )
-    assert revoked.returncode == 0
-    wait_until(lambda: "partner-1" not in federation.connected(), 60, "partner-1 gone")
-    assert "partner-2" in federation.connected()
-    federation.end("partner-1")
-    federation.start_partner("partner-1")
-    wait_until(
-        lambda: "this partner's key is revoked" in federation.log("partner-1"), 60, "refusal told"
-    )
-    assert "Failed to activate SuperNode" in federation.log("partner-1")
-    assert "partner-1" not in federation.connected()
+    """An old key is a key that nobody registered; the new one is this partner again."""
+    name, kits = "partner-1", federation.root / "kits"
+    private = (federation.root / name / "node.key").read_bytes()
+    for option in ("--rotate", "--revoke"):
+        changed = federation.command(
+            "provision", "federation.yaml", "--out", str(kits), option, name
+        )
+        assert changed.returncode == 0
+        wait_until(lambda: name not in federation.connected(), 60, f"{name} gone")
+        assert "partner-2" in federation.connected()
+        wait_until(
+            lambda: "this partner's key is revoked" in federation.log(name), 90, "refusal told"
+        )
+        assert "Failed to activate SuperNode" in federation.log(name)
+        if option == "--rotate":
+            with tarfile.open(kits / "partners" / f"{name}.tar.gz") as kit:
+                new = kit.extractfile(f"{name}/node.key")
+                assert new is not None
+                (federation.root / name / "node.key").write_bytes(new.read())
+            assert (federation.root / name / "node.key").read_bytes() != private
+            # The service is still trying.
+            wait_until(lambda: name in federation.connected(), 60, f"{name} with its new key")
+            (federation.root / f"{name}.log").write_bytes(b"")
+    federation.end(name)
+
+
+def test_another_authority_is_refused(federation: Federation, story: Story, tmp_path: Path) -> None:
     other = federation.command("provision", "federation.yaml", "--out", str(tmp_path / "other"))
     assert other.returncode == 0
     stranger = tmp_path / "other" / "coordinator" / "ca.pem"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
+import os
 import tarfile
 import zipfile
 from dataclasses import replace
@@ -14,14 +16,22 @@ import pytest
 import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
+from fastapi import HTTPException
+from flwr.app import Context, Message, RecordDict
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.task_identity import TaskIdentity
 
+from client import session
 from client.deployed import load_partner_file, localised
+from client.ledger import LedgerError
+from common import messages
 from common.bundle import build_bundle, check_bundle
-from common.config import Config, DataConfig
+from common.config import Config, DataConfig, to_json
 from common.errors import UserError
 from scripts import cli
 from scripts.provision import load_federation, provision, revoke_partner, rotate_partner
-from server.superlink import FleetOnly
+from server.superlink import FleetOnly, of_itself
 
 FEDERATION = {
     "federation": "test",
@@ -241,3 +251,105 @@ def test_the_outer_door_serves_partners_only() -> None:
     assert reached == []
     asyncio.run(ask("/v1/fleet/pull-messages"))
     assert reached == ["/v1/fleet/pull-messages"]
+
+
+def test_a_request_ends_at_the_largest_size() -> None:
+    """However its sender puts it: with a length, with a wrong one, or with none."""
+    seen: list[str] = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        while (event := await receive()).get("more_body"):
+            seen.append("part")
+        seen.append(event["type"])
+
+    async def ask(headers: list[tuple[bytes, bytes]], parts: int) -> list[int]:
+        left = [
+            {"type": "http.request", "body": b"0" * 10, "more_body": i > 0} for i in range(parts)
+        ]
+        sent: list[int] = []
+
+        async def receive() -> Any:
+            return left.pop()
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("status", 0))
+
+        scope = {"type": "http", "path": "/v1/fleet/push-object", "headers": headers}
+        await FleetOnly(inner, largest=25)(scope, receive, send)
+        return sent
+
+    assert asyncio.run(ask([(b"content-length", b"26")], 3))[0] == 413
+    assert asyncio.run(ask([(b"content-length", b"-1")], 3))[0] == 413
+    assert seen == []
+    asyncio.run(ask([(b"content-length", b"20")], 2))
+    assert seen == ["part", "http.request"]
+    seen.clear()
+    asyncio.run(ask([(b"content-length", b"20")], 9))
+    asyncio.run(ask([], 9))
+    assert seen == 2 * ["part", "part", "http.disconnect"]
+
+
+@pytest.mark.parametrize(
+    ("source", "question", "fine"),
+    [(7, "q", True), (8, "q", False), (1, "", False), (7, "", False)],
+)
+def test_a_partner_speaks_for_itself_alone(source: int, question: str, fine: bool) -> None:
+    request = PushMessagesRequest(node=Node(node_id=7))
+    metadata = request.messages_list.add().metadata
+    metadata.src_node_id, metadata.reply_to_message_id = source, question
+    passed: list[object] = []
+    push = of_itself(lambda request, state: passed.append(request))
+    if fine:
+        push(request=request, state=None)
+    else:
+        with pytest.raises(HTTPException) as refused:
+            push(request=request, state=None)
+        assert refused.value.status_code == 403
+    assert passed == ([request] if fine else [])
+
+
+def test_paths_of_a_partner_stay_in_its_own_log(
+    made: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever goes wrong with its files: settings, rows, model, ledger, disk."""
+    monkeypatch.delenv("FEDACCORD_SIMULATION", raising=False)
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    config = asked(base="embedded")
+    context = Context(1, 1, {}, RecordDict(), {"config": to_json(config)})
+
+    def handler(error: Exception) -> Any:
+        def handle(*_: object) -> Any:
+            raise error
+
+        return handle
+
+    def refusal(handle: Any) -> str:
+        message = Message(messages.pack(messages.Request("r", 1)), 1, messages.TRAIN)
+        message.metadata.__dict__["_message_id"] = "m"
+        body = messages.unpack(session.answer(message, context, handle).content)
+        assert isinstance(body, messages.Refusal)
+        assert str(tmp_path) not in body.reason
+        return body.reason
+
+    path = tmp_path / "partner.yaml"
+    monkeypatch.setenv("FEDACCORD_PARTNER", str(path))
+    for problem, words in (
+        ({"directory": 3}, "its settings cannot be used"),
+        ({}, "its data cannot be used"),
+    ):
+        partner_file(made[1], tmp_path, **problem)
+        assert words in refusal(handler(AssertionError()))
+    assert str(tmp_path) in caplog.text
+    (tmp_path / "FILL-IN.csv").write_text("text,label\n" + "so so,good\nno,bad\n" * 20)
+    partner_file(made[1], tmp_path, models={"embedded": str(tmp_path / "nothing")})
+    assert "its model cannot be used" in refusal(handler(AssertionError()))
+    monkeypatch.setattr(session, "_open_deployed", lambda _: None)
+    monkeypatch.setattr(session, "open_session", handler(LedgerError(f"{path} is damaged")))
+    assert "its files cannot be used" in refusal(None)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    monkeypatch.setattr(session, "open_session", handler(full))
+    assert "OSError (No space left on device)" in refusal(None)

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.messages import Prepared, Refusal, Request
-from server.exchange import Stopped, ask
+from server.exchange import Stopped, ask, plain
 
 READY = Prepared("x", "f", "v", 1.0, 0.0)
 
@@ -47,6 +47,15 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TaskIdentity, "_task_id", 1)
     monkeypatch.setattr(TaskIdentity, "_run_id", 1)
     monkeypatch.setattr(TaskIdentity, "_node_id", 1)
+
+
+def test_a_strangers_words_are_one_short_printable_line() -> None:
+    assert plain("disk full\nfaked log line") == "disk full"
+    assert plain("\x1b[2Jgone \u202etxt") == "?[2Jgone ?txt"
+    assert plain("") == plain(None) == "no reason given"
+    assert len(plain("x" * 10_000)) == 400
+    found = asked({1: Refusal("p1", "no\n2026 INFO all is well")}, quorum=0.0)
+    assert found.received[0].body.reason == "no"
 
 
 def asked(script: dict[int, object], quorum: float, deadline: float = 0.3) -> Any:

@@ -117,7 +117,17 @@ def test_reports_of_another_name_or_shape_are_refused() -> None:
     good = report("a", 1, 1)
     assert read_report(answer("a", good), 2) == good
     wide = replace(good, groups={"g=a": [[1.0, 0.0]]})
-    for partner, body in (("b", good), ("a", replace(good, confusion=[[1.0]])), ("a", wide)):
+    for partner, body in (
+        ("b", good),
+        ("a", replace(good, confusion=[[1.0]])),
+        ("a", wide),
+        ("a", replace(good, confusion=[[1.0, float("nan")], [1.0, 0.0]])),
+        ("a", replace(good, confusion=[[1.0, 1e300], [1.0, 0.0]])),
+        ("a", replace(good, train_seconds=float("inf"))),
+        ("a", replace(good, examples=float("nan"))),
+        ("a", replace(good, extra={"x": float("inf")})),
+        ("a", replace(good, groups={str(i): good.confusion for i in range(1001)})),
+    ):
         with pytest.raises(messages.MessageError):
             read_report(answer(partner, body), 2)
 
