@@ -6,6 +6,8 @@ worker imports torch and transformers.  The trials of a sweep share both.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,6 +50,19 @@ def end() -> None:
 
 
 @contextmanager
+def _own_signals() -> Iterator[None]:
+    """Put back who answers SIGTERM: Ray's start takes it, and would end the process with code 0."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def backend(workers: int, keep: bool) -> Iterator[None]:
     """Let Flower's simulation runtime use `workers` processes.
 
@@ -61,7 +76,8 @@ def backend(workers: int, keep: bool) -> Iterator[None]:
             self.settings = canonical_json(settings)
             if _kept is None or _kept.settings != self.settings:
                 end()
-            super().__init__(settings)
+            with _own_signals():
+                super().__init__(settings)
 
         def build(self, app_fn: Callable[[], ClientApp]) -> None:
             global _kept

@@ -40,7 +40,7 @@ def test_an_interrupted_study_is_finished_by_the_same_command(
     while not (place / "checkpoints" / "round-000001").exists() and time.monotonic() < end:
         assert first.poll() is None, first.communicate()
         time.sleep(0.05)
-    first.send_signal(signal.SIGINT)
+    first.send_signal(signal.SIGTERM)
     out, err = first.communicate(timeout=90)
     assert first.returncode == 130, out + err
     assert "the same command continues" in out
