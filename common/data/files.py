@@ -233,13 +233,19 @@ def arrow_batch(
 ) -> Batch:
     """A batch of Arrow columns; class numbers become class names where these are the labels."""
     columns = {name: _values(chunk, name, file, first_row) for name in config.columns.all()}
-    if names is not None and (not config.labels or set(config.labels) == set(names)):
-        column = config.columns.label
+    column = config.columns.label
+    if names is not None and config.scheme is not None:
         columns[column] = [
-            names[v] if isinstance(v, int) and 0 <= v < len(names) else None
-            for v in columns[column]
+            [_class_name(v, names) for v in tags] if isinstance(tags, list) else tags
+            for tags in columns[column]
         ]
+    elif names is not None and (not config.labels or set(config.labels) == set(names)):
+        columns[column] = [_class_name(v, names) for v in columns[column]]
     return Batch(file, first_row, columns)
+
+
+def _class_name(value: object, names: Sequence[str]) -> str | None:
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
 
 
 def _values(
@@ -259,9 +265,13 @@ def _values(
 
 
 def class_names(schema: pa.Schema, column: str) -> list[str] | None:
-    """Names of the classes that ``datasets`` stores beside an integer label column, if any."""
+    """Names of the classes that ``datasets`` stores beside a column of class numbers, if any.
+
+    The column may also hold lists of class numbers: the tags of words.
+    """
     if b"huggingface" not in (schema.metadata or {}):
         return None
     from datasets import Features
 
-    return getattr(Features.from_arrow_schema(schema).get(column), "names", None)
+    feature = Features.from_arrow_schema(schema).get(column)
+    return getattr(getattr(feature, "feature", feature), "names", None)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     AlbertConfig,
     AlbertModel,
+    BertConfig,
+    BertModel,
+    CamembertConfig,
+    CamembertModel,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
@@ -19,14 +24,26 @@ from transformers import (
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    RobertaTokenizerFast,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+    pipeline,
 )
 
 from client.training import Privacy, train
 from common.config import Config, ModelConfig, TrainConfig, validate
+from common.data.records import Batch, build_table
+from common.data.schema import Columns
+from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
-from common.features import prepare
+from common.evaluation import evaluate
+from common.export import export
+from common.features import PrefixExamples, prepare
+from common.losses import IGNORED
 from common.model import build, merge_adapters
+from common.tags import tag_names
+from common.words import prepare_table, prepare_words
 from tests.conftest import BAD, FILLER, GOOD
 
 FP32 = Device(torch.device("cpu"), torch.float32)
@@ -36,15 +53,25 @@ SMALL = {"vocab_size": len(WORDS), "max_position_embeddings": 64, "pad_token_id"
 BERT = {**SMALL, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
 BERT |= {"intermediate_size": 64, "initializer_range": 0.2}
 MODELS = {
+    "bert": lambda: BertModel(BertConfig(**BERT)),
     "roberta": lambda: RobertaModel(RobertaConfig(**BERT)),
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(
             **SMALL, dim=32, n_layers=3, n_heads=4, hidden_dim=64, initializer_range=0.2
         )
     ),
+    "xlm-roberta": lambda: XLMRobertaModel(XLMRobertaConfig(**BERT)),
+    "camembert": lambda: CamembertModel(CamembertConfig(**BERT)),
+    # Small: embeddings narrower than the layers, and a projection.  Base and large: as wide.
     "electra": lambda: ElectraModel(ElectraConfig(**BERT, embedding_size=16)),
+    "wide-electra": lambda: ElectraModel(ElectraConfig(**BERT, embedding_size=32)),
     "albert": lambda: AlbertModel(AlbertConfig(**BERT, embedding_size=16)),
 }
+KINDS = ("lora", "ia3", "bitfit", "last_k", "full")
+SUPPORTED = [name for name in MODELS if name != "albert"]
+# Every choice of trained parts in every architecture; one in those that share it.
+CHOICES = [(name, kind) for name in ("bert", "roberta", "distilbert", "electra") for kind in KINDS]
+CHOICES += [("xlm-roberta", "lora"), ("camembert", "lora"), ("wide-electra", "full")]
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +100,7 @@ def choices(base: Path, **settings: object) -> ModelConfig:
 
 
 @pytest.mark.parametrize("head", ["mean", "cls", "token"])
-@pytest.mark.parametrize("trainable", ["lora", "ia3", "bitfit", "last_k", "full"])
-@pytest.mark.parametrize("name", ["roberta", "distilbert", "electra"])
+@pytest.mark.parametrize(("name", "trainable"), CHOICES)
 def test_the_cut_model_equals_the_stock_one_merged(
     family: dict[str, Path],
     reviews: tuple[list[str], list[int]],
@@ -93,6 +119,94 @@ def test_the_cut_model_equals_the_stock_one_merged(
         stock = net.stock(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(cut, stock, atol=2e-5, rtol=1e-4)
     assert "Scale" not in {type(module).__name__ for module in net.stock.modules()}
+
+
+def rows_of(head: str, reviews: tuple[list[str], list[int]]) -> Table:
+    """The first reviews, as texts or as words of which good and bad ones are entities."""
+    texts, labels = reviews[0][:24], reviews[1][:24]
+    if head != "token":
+        names = [LABELS[label] for label in labels]
+        return build_table([Batch("made", 1, {"text": texts, "label": names})], Columns(), LABELS)
+    words = [text.split() for text in texts]
+    tags = [["B-X" if word in GOOD + BAD else "O" for word in row] for row in words]
+    batch = Batch("made", 1, {"text": words, "label": tags})
+    return build_table([batch], Columns(), ("X",), scheme="bio")
+
+
+@pytest.mark.parametrize("head", ["mean", "cls", "token"])
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_the_cached_prefix_is_exact(
+    family: dict[str, Path],
+    reviews: tuple[list[str], list[int]],
+    tmp_path: Path,
+    name: str,
+    head: str,
+) -> None:
+    config = choices(family[name], head=head, max_length=10, stride=3)
+    labels = tag_names(("X",)) if head == "token" else LABELS
+    net = build(config, labels, 0)
+    draw = torch.Generator().manual_seed(0)
+    net.write({k: v + 0.1 * torch.randn(v.shape, generator=draw) for k, v in net.read().items()})
+    table = rows_of(head, reviews)
+    cached = prepare_table(table, net, config, FP32, tmp_path)
+    computed = prepare_table(table, net, replace(config, prefix_cache=False), FP32, tmp_path)
+    assert isinstance(getattr(cached, "inner", cached), PrefixExamples)
+    ours, theirs = evaluate(net, cached, {}, FP32), evaluate(net, computed, {}, FP32)
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
+    np.testing.assert_array_equal(ours.confusion, theirs.confusion)
+
+
+@pytest.fixture(scope="module")
+def byte_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RoBERTa as its checkpoints are: byte-level sub-tokens, padding id 1, positions from 2 on."""
+    folder = tmp_path_factory.mktemp("byte-roberta")
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    learnt = ByteLevelBPETokenizer()
+    learnt.train_from_iterator(
+        ["good film was cold", " good film"] * 9, 320, special_tokens=special
+    )
+    learnt.save_model(str(folder))
+    RobertaTokenizerFast.from_pretrained(folder).save_pretrained(folder)
+    shape = {**BERT, "vocab_size": 320, "max_position_embeddings": 18, "type_vocab_size": 1}
+    torch.manual_seed(0)
+    RobertaModel(RobertaConfig(**{**shape, "pad_token_id": 1})).save_pretrained(folder)
+    return folder
+
+
+def test_roberta_tags_words_of_bytes_up_to_its_last_position(
+    byte_roberta: Path, tmp_path: Path
+) -> None:
+    words = ["good", "café", "film", "\U0001f600", "(cold)", "was"]
+    tags = ["O", "B-X", "I-X", "O", "B-X", "O"]
+    batch = Batch("made", 1, {"text": [words, ["film"]], "label": [tags, ["B-X"]]})
+    table = build_table([batch], Columns(), ("X",), scheme="bio")
+    config = choices(byte_roberta, head="token", max_length=16, stride=4)
+    net = build(config, tag_names(("X",)), 0)
+    rows = prepare_words(table, net, replace(config, prefix_cache=False), FP32, tmp_path)
+    both = rows.__getitems__([0, 1])
+    assert both.inputs.shape[1] == 16  # as many as there are positions
+    # The first byte of every word, each in one window only.
+    labelled = both.labels != IGNORED
+    assert sorted(both.labels[labelled].tolist()) == [0, 0, 0, 1, 1, 1, 2]
+    begins = net.tokenizer.convert_ids_to_tokens(both.inputs[labelled].tolist())
+    assert all(token.startswith("\u0120") for token in begins)
+    assert np.isfinite(evaluate(net, rows, {}, FP32).loss)
+
+    with pytest.raises(UserError, match=r"model\.max_length: 17 is more than the 16 positions"):
+        build(choices(byte_roberta, max_length=17), LABELS, 0)
+
+    whole = Config(model=config, task="ner")
+    whole.data.labels = ["X"]
+    export({**net.read(), **net.constants()}, whole, tmp_path / "model")
+    tagger = pipeline(
+        "token-classification", model=str(tmp_path / "model"), aggregation_strategy="first"
+    )
+    given = tagger.tokenizer("film", return_tensors="pt")
+    one = rows[1]
+    assert given["input_ids"][0].tolist() == one.inputs[0][one.mask[0].bool()].tolist()
+    with torch.no_grad():
+        ours, theirs = rows.logits(net, one)[0], tagger.model(**given).logits[0]
+    torch.testing.assert_close(ours[: len(theirs)], theirs, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("trainable", ["ia3", "bitfit"])

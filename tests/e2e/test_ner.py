@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
 from transformers import pipeline
 
 from common.errors import UserError
+from scripts import cli
 from scripts.compose import compose_config
 from tests.conftest import BAD, FILLER, GOOD
 from tests.e2e.conftest import Start
@@ -98,14 +98,40 @@ def test_what_does_not_go_with_ner_is_one_line(
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"a\tO\nb\tX-PER\n", "row 1 (line 2), column 'label': the tag is not O, B-TYPE or I-TYPE"),
+        (
+            b"a\tO\n\nb\tI-PER\n",
+            "row 2 (line 3), column 'label': an I- tag without a B- or I- tag of its type before "
+            "it: data.scheme may be iob1 or io",
+        ),
+        (b"a\tO\nfilm\n", "row 1 (line 2): 1 columns instead of 2"),
+        (b"a\tO\r\n\r\nb\tO\tO\r\n", "row 2 (line 3): 3 columns instead of 2"),
+        (
+            b"a\tO\rb\tO\r",
+            "row 1 (line 1): a line break of CR alone: save it with LF or CRLF",
+        ),
+        (b"a\tO\ncaf\xe9\tO\n", "row 1 (line 2): bytes that are not in data.encoding (utf-8)"),
+        (b"", None),
+    ],
+    ids=["scheme", "i-first", "ragged", "crlf", "cr", "latin-1", "empty"],
+)
 def test_a_broken_file_ends_the_command_with_its_place(
-    start: Start, tiny_bert: Path, wards: Path, tmp_path: Path
+    tiny_bert: Path,
+    wards: Path,
+    tmp_path: Path,
+    content: bytes,
+    problem: str | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("FEDACCORD_CACHE", str(tmp_path / "cache"))
     broken = tmp_path / "broken.conll"
-    broken.write_text("good\tI-GOOD\nfilm\n")
-    process: subprocess.Popen[str] = start(
-        *job(tiny_bert, wards), f"data.path={broken}", f"run.dir={tmp_path / 'run'}"
-    )
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 2, out
-    assert err.strip() == f"fedaccord: {broken}: row 1 (line 2): 1 columns instead of 2"
+    broken.write_bytes(content)
+    where = [f"data.path={broken}", "data.scheme=bio", f"run.dir={tmp_path / 'run'}"]
+    assert cli.main(["simulate", *job(tiny_bert, wards), *where]) == 2
+    said = f"{broken} is empty" if problem is None else f"{broken}: {problem}"
+    assert capsys.readouterr().err == f"fedaccord: {said}\n"
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
 from seqeval.metrics.sequence_labeling import get_entities
 
 from common.data.cache import cached_table
@@ -78,6 +79,8 @@ def test_a_document_is_one_record_and_its_sentences_do_not_join(tmp_path: Path) 
         (b"a\n", r"row 1 \(line 1\): 1 columns instead of a word and a tag"),
         (b"a\tO\n\ncaf\xe9\tO\n", r"row 2 \(line 3\): bytes that are not in data.encoding"),
         (b"a\tB-ORG\n", r"row 1 \(line 1\), column 'label': the entity type is not one of"),
+        (b"a\tO\rb\tO\r", r"row 1 \(line 1\): a line break of CR alone: save it with LF or CRLF"),
+        (b"a\tO\r\n\r\nb\tI-PER\r\n", r"row 2 \(line 3\), column 'label': an I- tag"),
         (b"", r"ward.conll is empty"),
         (b"\n\n", r"ward.conll has no data rows"),
     ],
@@ -120,6 +123,23 @@ def test_tables_hold_lists_of_words_and_tags(tmp_path: Path) -> None:
     path.write_text(json.dumps({"tokens": ["Anna", "in"], "tags": ["O"]}))
     with pytest.raises(UserError, match=r"row 1 \(line 1\), column 'tags': 1 tags for 2 words"):
         read(config)
+
+
+@pytest.mark.parametrize("source", ["parquet", "hub"])
+def test_class_numbers_of_tags_become_their_names(tmp_path: Path, source: str) -> None:
+    names = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+    features = Features(
+        {"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))}
+    )
+    rows = {"tokens": [["Anna", "Smith", "in", "Rome"]], "ner_tags": [[1, 2, 0, 3]]}
+    path = tmp_path / "notes" / "train.parquet"
+    path.parent.mkdir()
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+    columns = Columns(text="tokens", label="ner_tags")
+    place = path if source == "parquet" else path.parent
+    table = read(settings(place, source=source, columns=columns), hub_dir=tmp_path / "hub")
+    assert table.tags is not None
+    assert [tag_names(TYPES)[code] for code in table.tags.codes] == [names[i] for i in (1, 2, 0, 3)]
 
 
 def test_spans_are_those_of_seqeval() -> None:
