@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from pathlib import Path
 
 import pytest
 from transformers import pipeline
 
 from common.errors import UserError
+from scripts import cli
 from scripts.compose import compose_config
 from tests.conftest import BAD, FILLER, GOOD
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Run
 
 pytestmark = pytest.mark.e2e
 
@@ -55,11 +55,9 @@ def job(tiny_bert: Path, wards: Path) -> list[str]:
 
 
 def test_a_private_tagger_from_files_to_pipeline(
-    start: Start, tiny_bert: Path, wards: Path, tmp_path: Path
+    run: Run, tiny_bert: Path, wards: Path, tmp_path: Path
 ) -> None:
-    process = start(*job(tiny_bert, wards), f"run.dir={tmp_path / 'run'}")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
+    out = run(*job(tiny_bert, wards), f"run.dir={tmp_path / 'run'}")
     assert "entity F1" in out
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     final = results["final"]
@@ -99,13 +97,11 @@ def test_what_does_not_go_with_ner_is_one_line(
 
 
 def test_a_broken_file_ends_the_command_with_its_place(
-    start: Start, tiny_bert: Path, wards: Path, tmp_path: Path
+    tiny_bert: Path, wards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.conll"
     broken.write_text("good\tI-GOOD\nfilm\n")
-    process: subprocess.Popen[str] = start(
-        *job(tiny_bert, wards), f"data.path={broken}", f"run.dir={tmp_path / 'run'}"
-    )
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 2, out
-    assert err.strip() == f"fedaccord: {broken}: row 1 (line 2): 1 columns instead of 2"
+    place = [f"data.path={broken}", f"run.dir={tmp_path / 'run'}"]
+    assert cli.main(["simulate", *job(tiny_bert, wards), *place]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error == f"fedaccord: {broken}: row 1 (line 2): 1 columns instead of 2"
