@@ -25,21 +25,25 @@ prepare() {
     echo "fedaccord needs pip in this environment (python -m ensurepip)" >&2
     exit 2
   fi
-  # Installing is skipped when this pyproject.toml and these extras were installed before.
-  local stamp mark
-  stamp="$(python -c 'import sys; print(sys.prefix)')/.fedaccord-$1"
+  # Installing is skipped when this pyproject.toml was installed before with these extras or more.
+  local prefix mark stamp
+  prefix="$(python -c 'import sys; print(sys.prefix)')"
   mark="$(cat pyproject.toml scripts/environment.sh | cksum) $PWD"
-  if [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ]; then
-    echo "installing fedaccord[$1] (a few minutes the first time)"
-    if ! python -m pip install -q -e ".[$1]"; then
-      echo "installing failed: pip's message above says why (is a package index reachable?)" >&2
-      exit 2
-    fi
-    case ",$1," in
-      *,dev,*)
-        # The oracle for robust rules. Its own requirements pull torchvision, which is not needed.
-        python -m pip install -q --no-deps "byzfl==0.0.11" || exit 2 ;;
+  for stamp in "$prefix"/.fedaccord-*; do
+    case ",${stamp##*/.fedaccord-}," in
+      *",$1,"*) [ "$(cat "$stamp" 2>/dev/null)" != "$mark" ] || return 0 ;;
     esac
-    echo "$mark" >"$stamp"
+  done
+  echo "installing fedaccord[$1] (a few minutes the first time)"
+  # Most of what is installed is never imported: Python compiles what is when it is.
+  if ! python -m pip install -q --no-compile -e ".[$1]"; then
+    echo "installing failed: pip's message above says why (is a package index reachable?)" >&2
+    exit 2
   fi
+  case ",$1," in
+    *,dev,*)
+      # The oracle for robust rules. Its own requirements pull torchvision, which is not needed.
+      python -m pip install -q --no-compile --no-deps "byzfl==0.0.11" || exit 2 ;;
+  esac
+  echo "$mark" >"$prefix/.fedaccord-$1"
 }

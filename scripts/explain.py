@@ -10,6 +10,7 @@ from rich.text import Text
 
 from common.errors import UserError
 from common.files import write_atomic
+from scripts.output import output_file
 from server.explain import Explanation, explain, global_words
 from server.report.explanation import explanation_page
 from server.trained import load_trained, test_rows
@@ -34,6 +35,7 @@ def main(
         raise UserError("explain: --html and --label go with a text, not with --global")
     if rows < 1 or top < 1:
         raise UserError("explain: --rows and --top must be at least 1")
+    page = output_file("--html", html)
     console = Console(highlight=False, soft_wrap=True)
     trained = load_trained(Path(directory))
     if text is None:
@@ -54,8 +56,8 @@ def main(
         return 0
     one = explain(trained, text, label)
     console.print(_shown(one))
-    if html:
-        write_atomic(Path(html).expanduser().absolute(), explanation_page(one))
+    if page:
+        write_atomic(page, explanation_page(one))
         console.print(f"page: {html}", markup=False)
     return 0
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from common.errors import UserError
 from common.files import write_atomic
+from scripts.output import output_file
 from server.probe.perturb import perturbed
 from server.probe.suite import Columns, probe, read_mapping, read_suite
 from server.trained import load_trained, test_rows
@@ -37,6 +38,7 @@ def main(
         raise UserError("probe: give --suite CSV or --perturb, one of them")
     if rows < 1:
         raise UserError("probe: --rows must be at least 1")
+    place = output_file("--json", output)
     console = Console(highlight=False, soft_wrap=True)
     if suite is not None:
         cases = read_suite(Path(suite).expanduser(), Columns(*columns))
@@ -54,9 +56,8 @@ def main(
         trained = load_trained(Path(directory))
         found = perturbed(trained, list(table.texts), table.labels.tolist(), seed)
         console.print(_perturbations(found))
-    if output:
-        path = Path(output).expanduser().absolute()
-        write_atomic(path, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    if place:
+        write_atomic(place, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
         console.print(f"figures: {output}", markup=False)
     return 0
 

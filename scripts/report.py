@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from common.errors import UserError
 from scripts.sweep_privacy import compose_trials
 from server.report.run import write_report
 from server.report.study import STUDY, write_study_report
@@ -16,15 +17,27 @@ from server.sweep.records import DOCUMENT, read_sweep
 def main(directory: str) -> int:
     """Write report.html anew from what the directory holds.
 
-    Raises UserError when there is nothing to report.
+    Raises UserError when there is nothing to report, or what is there is damaged.
     """
     place = Path(directory)
-    if (place / DOCUMENT).exists():
-        sweep = read_sweep(place)
-        path = write_sweep_report(sweep, compose_trials(sweep))
-    elif (place / STUDY).exists():
-        path = write_study_report(place)
-    else:
-        path = write_report(place)
+    try:
+        path = _written(place)
+    except OSError as error:
+        raise UserError(f"{place}: no report can be written there ({error.strerror})") from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # The figures are read as this version writes them: a file of another form ends here.
+        raise UserError(
+            f"{place}: does not hold figures of the form that this version writes "
+            f"({type(error).__name__}); of a run, `fedaccord verify` says what was changed"
+        ) from error
     Console(highlight=False, soft_wrap=True).print(f"report: {path}", markup=False)
     return 0
+
+
+def _written(place: Path) -> Path:
+    if (place / DOCUMENT).exists():
+        sweep = read_sweep(place)
+        return write_sweep_report(sweep, compose_trials(sweep))
+    if (place / STUDY).exists():
+        return write_study_report(place)
+    return write_report(place)

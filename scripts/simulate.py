@@ -139,8 +139,11 @@ def claim(directory: Path, config: Config) -> None:
         raise UserError(f"run.dir: {directory} cannot be used: {error.strerror}") from error
 
 
-def main(overrides: Sequence[str], multirun: bool = False) -> int:
-    """Run a simulation to its end; 0 when it finished, 130 when it was interrupted."""
+def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = False) -> int:
+    """Run a simulation to its end; 0 when it finished, 130 when it was interrupted.
+
+    `keep_workers` leaves the workers to the next run in this process (`server.simulation`).
+    """
     os.environ.update(ENVIRONMENT)
     overrides = expand(overrides)
     if multirun:
@@ -161,7 +164,7 @@ def main(overrides: Sequence[str], multirun: bool = False) -> int:
 
     console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
     with Terminal(console, config.private) as terminal:
-        done = simulate(config, [terminal])
+        done = simulate(config, [terminal], keep_workers=keep_workers)
     if not done:
         console.print(
             f"stopped; continue with: fedaccord simulate run.resume={directory}",

@@ -44,18 +44,19 @@ def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> s
 def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
     final = results["final"]
     found = {"accuracy": final["accuracy"], "f1": final["macro_f1"]}
-    task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
+    task, name = _hub_task(config)
     where = "held-out rows" if final["data"]["measured_on"] == "test" else "partners' rows"
     evaluated = [
         EvalResult(
-            **task,
+            task_type=task,
+            task_name=name,
             dataset_type="federated",
             dataset_name=f"{where} ({config.data.source})",
-            metric_type=name,
-            metric_name={"f1": "Macro F1"}.get(name, "Accuracy"),
+            metric_type=metric,
+            metric_name={"f1": "Macro F1"}.get(metric, "Accuracy"),
             metric_value=round(value, 4),
         )
-        for name, value in found.items()
+        for metric, value in found.items()
         if value is not None
     ]
     base = _hub_base(config)
@@ -63,7 +64,7 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
         model_name=f"fedaccord-{results['config_hash'][:8]}",
         base_model=base,
         library_name="transformers",
-        pipeline_tag="text-classification",
+        pipeline_tag=task,
         license=EMBEDDED_LICENSE if config.model.base == "embedded" else None,
         datasets=[config.data.path] if config.data.source == "hub" and config.data.path else None,
         tags=[
@@ -73,6 +74,13 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
         ],
         eval_results=evaluated or None,
     )
+
+
+def _hub_task(config: Config) -> tuple[str, str]:
+    """The hub's identifier of the task, and its name."""
+    if config.task == "ner":
+        return "token-classification", "Token classification"
+    return "text-classification", "Text classification"
 
 
 def _hub_base(config: Config) -> str | None:

@@ -73,7 +73,12 @@ def verify(directory: Path) -> Verdict:
     log = _Log(directory, entries, unfinished)
     problems = [problem for check in CHECKS for problem in _safely(check, log)]
     if unfinished:
-        notes.append(f"the run is not finished: {log.newest} rounds so far")
+        notes.append(
+            f"the run is not finished: {log.newest} rounds so far"
+            if log.end is None
+            else "results.json is missing, though the log ends with the results: a crash may leave "
+            "that, and run.resume writes it; the model was not checked"
+        )
     notes += _code_notes(log)
     notes += _report_notes(directory)
     return Verdict(problems, notes, len(entries), entries[-1].hash)

@@ -2,8 +2,8 @@
 
 Each changes about one word in five (whitespace: one gap in five; case: every word of the text),
 keeps its meaning for a person, and draws from the generator that it is given.  Four short functions
-of our own: the libraries for this (nlpaug, textattack) bring models and frameworks with them that
-these do not need.
+of our own: of the libraries for this, nlpaug and AugLy have had no release since 2022, and
+TextAttack brings flair, LanguageTool and twenty more packages for changes of single letters.
 """
 
 from __future__ import annotations

@@ -1,17 +1,27 @@
-"""Runs of the real command, in processes of their own, on a tiny BERT and made-up reviews."""
+"""Runs of the real command on a tiny BERT and made-up reviews.
+
+What is tested of a process (how it is killed, what it leaves behind) starts one of its own.  All
+other runs share one Ray with warm workers, as the trials of a sweep do: most of what such a run
+takes is starting these.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from scripts import simulate
+
 Start = Callable[..., "subprocess.Popen[str]"]
+Run = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +85,26 @@ def start(environment: dict[str, str]) -> Start:
 
 
 @pytest.fixture(scope="session")
-def finished(start: Start, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(environment: dict[str, str]) -> Iterator[Run]:
+    """Run a simulation in this process to its end; gives what it prints."""
+
+    def to_its_end(*overrides: str) -> str:
+        said = io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            assert simulate.main(overrides, keep_workers=True) == 0, said.getvalue()
+        return said.getvalue()
+
+    yield to_its_end
+    from server import runtime
+
+    runtime.end()
+
+
+@pytest.fixture(scope="session")
+def finished(run: Run, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished run of `job` with seed 1."""
     directory = tmp_path_factory.mktemp("finished") / "run"
-    process = start(*job, "run.seed=1", f"run.dir={directory}")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
+    run(*job, "run.seed=1", f"run.dir={directory}")
     return directory

@@ -13,7 +13,7 @@ from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
 from tests.conftest import BAD, FILLER, GOOD
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Run
 
 pytestmark = pytest.mark.e2e
 
@@ -55,11 +55,9 @@ def job(tiny_bert: Path, wards: Path) -> list[str]:
 
 
 def test_a_private_tagger_from_files_to_pipeline(
-    start: Start, tiny_bert: Path, wards: Path, tmp_path: Path
+    run: Run, tiny_bert: Path, wards: Path, tmp_path: Path
 ) -> None:
-    process = start(*job(tiny_bert, wards), f"run.dir={tmp_path / 'run'}")
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
+    out = run(*job(tiny_bert, wards), f"run.dir={tmp_path / 'run'}")
     assert "entity F1" in out
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     final = results["final"]

@@ -10,16 +10,16 @@ import pytest
 from client import ledger
 from server.verify import verify
 from strategies.client_level import gaussian_epsilon
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Run
 
 pytestmark = pytest.mark.e2e
 
 
 def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
-    start: Start, job: list[str], tmp_path: Path
+    run: Run, job: list[str], tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = start(
+    out = run(
         *job,
         "privacy.metrics=private",
         '+data.group_values.Haus=[Nord,"Süd"]',
@@ -29,8 +29,6 @@ def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
         "run.rounds=2",
         f"run.dir={directory}",
     )
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
     assert "noise ±" in out
     found = json.loads((directory / "results.json").read_text())
     final = found["final"]
@@ -56,18 +54,16 @@ def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
 
 
 def test_client_level_noise_is_in_results_and_card_and_verifies(
-    start: Start, job: list[str], tmp_path: Path
+    run: Run, job: list[str], tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = start(
+    run(
         *job,
         "run.rounds=2",
         "strategy/client_level=on",
         "strategy.client_level.noise_multiplier=5",
         f"run.dir={directory}",
     )
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
     found = json.loads((directory / "results.json").read_text())["final"]["client_level"]
     assert found["epsilon"] == pytest.approx(gaussian_epsilon(5.0, 2, 1e-3))
     assert "For whole partners" in (directory / "model" / "README.md").read_text()

@@ -21,7 +21,7 @@ from client import ledger
 from client.accounting import epsilon
 from server.audit import parse, rounds_of
 from server.verify import verify
-from tests.e2e.conftest import Start
+from tests.e2e.conftest import Run, Start
 
 pytestmark = pytest.mark.e2e
 
@@ -132,20 +132,22 @@ def test_no_private_text_in_what_is_left(
             assert not [t for t in texts if t in content], path
 
 
-@pytest.mark.parametrize("killed_after", [0, 1])
-def test_same_seed_same_result_and_sigkill_then_resume_equals_it(
-    start: Start, job: list[str], finished: Path, tmp_path: Path, killed_after: int
+def test_same_seed_same_result_and_sigkill_twice_then_resume_equals_it(
+    start: Start, job: list[str], finished: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = start(*job, "run.seed=1", f"run.dir={directory}")
-    wait_for(lambda: rounds_done(directory) >= killed_after, 120, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    # Ray's two agents notice the loss of their head only after a while; they touch no file of ours.
-    children = [child for child in children if "Agent" not in child.name()]
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not still_alive(children, 60)
-    assert not (directory / "results.json").exists()
+    begun = [*job, "run.seed=1", f"run.dir={directory}"]
+    for killed_after, overrides in ((0, begun), (1, [f"run.resume={directory}"])):
+        process = start(*overrides)
+        wait_for(lambda n=killed_after: rounds_done(directory) >= n, 120, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        # Ray's two agents notice the loss of their head only after a while; they touch no file of
+        # ours.
+        children = [child for child in children if "Agent" not in child.name()]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not still_alive(children, 60)
+        assert not (directory / "results.json").exists()
     resumed = start(f"run.resume={directory}")
     out, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, out + err
@@ -177,8 +179,8 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert not still_alive(children, 20)
 
 
-def test_classical_federated_averaging_learns(start: Start, job: list[str], tmp_path: Path) -> None:
-    process = start(
+def test_classical_federated_averaging_learns(run: Run, job: list[str], tmp_path: Path) -> None:
+    run(
         *job,
         "privacy=none",
         "model.trainable=full",
@@ -189,17 +191,15 @@ def test_classical_federated_averaging_learns(start: Start, job: list[str], tmp_
         "strategy.server.lr=1.0",
         f"run.dir={tmp_path / 'run'}",
     )
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["final"]["accuracy"] > 0.7
     assert results["final"]["epsilon"] == {"max": 0.0, "delta": 0.0}
 
 
 def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
-    start: Start, job: list[str], tmp_path: Path
+    run: Run, job: list[str], tmp_path: Path
 ) -> None:
-    process = start(
+    run(
         *job,
         "privacy=none",
         "attack=sign_flip",
@@ -209,8 +209,6 @@ def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
         "train.personal=0.1",
         f"run.dir={tmp_path / 'run'}",
     )
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, out + err
     lines = (tmp_path / "run" / "decisions.jsonl").read_text().splitlines()
     given = {d["partner"]: d["weight_given"] for d in map(json.loads, lines) if d["round"] == 1}
     assert given["partner-1"] == 0.0

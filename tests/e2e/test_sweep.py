@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts import cli
 from server.audit import NAME, parse
 from server.sweep.records import read_sweep
 from server.verify import verify
@@ -87,16 +88,16 @@ def test_two_trials_at_once_do_not_clash(start: Start, job: list[str], tmp_path:
     ],
 )
 def test_a_wrong_sweep_is_one_line(
-    start: Start, tmp_path: Path, overrides: list[str], line: str
+    tmp_path: Path, overrides: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = finish(start("-m", *overrides, f"hydra.sweep.dir={tmp_path / 's'}"))
-    assert (code, err.count("\n")) == (2, 1), out + err
+    code = cli.main(["simulate", "-m", *overrides, f"hydra.sweep.dir={tmp_path / 's'}"])
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) == (2, 1), err
     assert err.startswith(line)
     assert not (tmp_path / "s").exists()
 
 
-def test_another_sweep_keeps_out(start: Start, tmp_path: Path) -> None:
+def test_another_sweep_keeps_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "note.txt").write_text("mine")
-    code, _, err = finish(start("-m", "run.seed=0,1", f"hydra.sweep.dir={tmp_path}"))
-    assert code == 2
-    assert "holds other files" in err
+    assert cli.main(["simulate", "-m", "run.seed=0,1", f"hydra.sweep.dir={tmp_path}"]) == 2
+    assert "holds other files" in capsys.readouterr().err

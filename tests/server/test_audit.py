@@ -149,7 +149,9 @@ def test_a_crash_between_log_and_results_is_no_damage(tmp_path: Path) -> None:
     run = SmallRun(tmp_path / "run")
     run.round()
     run.finish(written=False)
-    assert verify(run.directory).problems == []
+    verdict = verify(run.directory)
+    assert verdict.problems == []
+    assert any("results.json is missing" in note for note in verdict.notes)
     again = SmallRun(run.directory)
     again.finish()
     assert verify(run.directory).problems == []

@@ -43,6 +43,14 @@ def test_the_hub_reads_it() -> None:
     assert card.data.model_name == "fedaccord-c0ffeec0"
 
 
+def test_a_tagger_is_no_classifier_to_the_hub() -> None:
+    config = job()
+    config.task, config.model.head = "ner", "token"
+    card = ModelCard(model_card(config, measured(), True), ignore_metadata_errors=False)
+    assert card.data.pipeline_tag == "token-classification"
+    assert {e.task_type for e in card.data.eval_results} == {"token-classification"}
+
+
 def test_it_says_what_the_results_say() -> None:
     found = measured()
     text = model_card(job("strategy.robust=median"), found, simulated=True)

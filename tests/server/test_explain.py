@@ -18,6 +18,7 @@ from transformers import (
 from common.config import Config, ModelConfig
 from common.errors import UserError
 from common.export import export
+from scripts import cli
 from server import explain as explaining
 from server.explain import Explanation, explain, global_words
 from server.probe.perturb import PERTURBATIONS, case, paired_interval, perturbed, swaps, whitespace
@@ -203,6 +204,18 @@ def test_a_suite_that_cannot_be_used(tmp_path: Path, text: str, columns: Columns
     (tmp_path / "suite.csv").write_text(text)
     with pytest.raises(UserError, match=why):
         read_suite(tmp_path / "suite.csv", columns)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["probe", "RUN", "--perturb", "--json"], ["explain", "RUN", "a fine film", "--html"]],
+)
+def test_a_place_for_the_figures_is_looked_at_before_the_work(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, words in ((tmp_path, "is a folder"), (tmp_path / "no" / "file", "no folder")):
+        assert cli.main([*command, str(place)]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_perturbations_keep_what_they_promise() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import pytest
 
 from common.errors import UserError
 from common.messages import Report
+from scripts import cli
 from server.history import History, RoundRecord, results
 from server.report.run import run_report, write_report
 from server.report.source import Run
@@ -227,6 +229,40 @@ def test_a_damaged_run_is_one_line(break_it: Callable[[Path], object], tmp_path:
     break_it(directory / "decisions.jsonl")
     with pytest.raises(UserError):
         write_report(directory)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("config_hash",), None),
+        (("final", "fairness"), []),
+        (("final", "fairness", "groups", "g", "gaps", "accuracy", "value"), "much"),
+        (("final", "partners", "a"), {}),
+        (("rounds", 0, "accuracy"), {}),
+        (("cost", "peak_rss_mb"), "large"),
+    ],
+)
+def test_figures_of_another_form_are_one_line(
+    path: tuple[str | int, ...],
+    value: object,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = small_run(tmp_path / "run")
+    results = json.loads((directory / "results.json").read_text())
+    *way, last = path
+    place = results
+    for key in way:
+        place = place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    (directory / "results.json").write_text(json.dumps(results))
+    assert cli.main(["report", str(directory)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "does not hold" in error
 
 
 def test_verify_notes_a_report_that_says_something_else(tmp_path: Path) -> None:
