@@ -11,7 +11,7 @@ from common.data.cache import cached_table
 from common.data.demo import LABELS
 from common.data.schema import DataConfig
 from common.data.sources import own_test_set
-from common.data.split import hold_out
+from common.data.split import hold_out, rows_where
 from common.data.table import TEST, Table
 from common.errors import UserError
 
@@ -36,7 +36,7 @@ def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
 
 def training_table(config: DataConfig, cache_dir: Path) -> Table:
     """The rows that the partners of a simulation share: all but the held-out ones."""
-    table = cached_table(config, cache_dir)
+    table = _table(config, cache_dir)
     if own_test_set(config) is not None:
         return table if table.split is None else table.select(table.split != TEST)
     if not _holds_out(config, table):
@@ -53,13 +53,24 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
     """
     own = own_test_set(config)
     if own is not None:
-        return replace(cached_table(config, cache_dir, own), split=None)
+        return replace(_table(config, cache_dir, own), split=None)
     if config.source != "demo" and not (config.sql_query or config.path):
         return None
-    table = cached_table(config, cache_dir)
+    table = _table(config, cache_dir)
     if not _holds_out(config, table):
         return None
     return replace(table.select(hold_out(table, config)[1]), split=None)
+
+
+def _table(config: DataConfig, cache_dir: Path, path: str | None = None) -> Table:
+    """The rows of a source that ``config.where`` lets in."""
+    table = cached_table(config, cache_dir, path)
+    if not config.where:
+        return table
+    chosen = rows_where(table, config.where)
+    if not chosen.any():
+        raise UserError("data.where: no row has these values")
+    return table.select(chosen)
 
 
 def _holds_out(config: DataConfig, table: Table) -> bool:

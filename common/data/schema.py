@@ -41,6 +41,7 @@ class DataConfig:
     where no name is a whole number, a whole number 0…K-1 in the file is the place of its name.
     ``validation_fraction`` is of a partner's rows, ``test_fraction`` or ``test_rows`` (per value
     of the group column ``test_by``) of all rows, in simulation, where no test set is given.
+    ``where`` leaves out all rows whose group columns have other values, before anything else.
     """
 
     source: str = "demo"
@@ -57,6 +58,7 @@ class DataConfig:
     hub_test_split: str | None = None
     columns: Columns = field(default_factory=Columns)
     labels: list[str] = field(default_factory=list)
+    where: dict[str, str] = field(default_factory=dict)
     validation_fraction: float = 0.1
     test_fraction: float = 0.1
     test_rows: int | None = None
@@ -118,8 +120,9 @@ def check_data(config: DataConfig) -> None:
         raise UserError(
             "data.test_where: set it, or data.test_rows, or data.test_path: one of them"
         )
-    if unknown := sorted(set(config.test_where) - set(columns.groups)):
-        raise UserError(f"data.test_where: '{unknown[0]}' is not one of data.columns.groups")
+    for key, where in (("where", config.where), ("test_where", config.test_where)):
+        if unknown := sorted(set(where) - set(columns.groups)):
+            raise UserError(f"data.{key}: '{unknown[0]}' is not one of data.columns.groups")
     if columns.text == columns.label:
         raise UserError("data.columns: text and label are the same column")
     if {columns.text, columns.label} & set(columns.groups):

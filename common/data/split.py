@@ -8,6 +8,7 @@ of differential privacy needs: a split of exact size would push some other recor
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,9 +67,7 @@ def hold_out(table: Table, config: DataConfig) -> tuple[NDArray[np.int64], NDArr
         return np.flatnonzero(~is_test), np.flatnonzero(is_test)
     chance = uniforms(table.keys, HELD_OUT_SEED)
     if config.test_where:
-        is_test = np.ones(len(table), dtype=np.bool_)
-        for column, value in config.test_where.items():
-            is_test &= table.groups[column] == value
+        is_test = rows_where(table, config.test_where)
         if not is_test.any():
             raise UserError("data.test_where: no row has these values")
     elif config.test_rows is None:
@@ -77,6 +76,14 @@ def hold_out(table: Table, config: DataConfig) -> tuple[NDArray[np.int64], NDArr
         is_test = _first(chance, config.test_rows, _strata(table, config.test_by))
     shared = np.isin(table.keys, table.keys[is_test])
     return np.flatnonzero(~shared), np.flatnonzero(is_test)
+
+
+def rows_where(table: Table, where: Mapping[str, str]) -> NDArray[np.bool_]:
+    """Mask of the rows whose group columns have all the given values."""
+    chosen = np.ones(len(table), dtype=np.bool_)
+    for column, value in where.items():
+        chosen &= table.groups[column] == value
+    return chosen
 
 
 def _strata(table: Table, by: str | None) -> NDArray[np.int64]:

@@ -66,3 +66,13 @@ def test_labels_of_the_config_or_of_the_data(config, cache, tmp_path):
     (tmp_path / "train.csv").write_text("text,label\nx,yes\n")
     with pytest.raises(UserError, match="column 'label' has one label only"):
         load.resolve_labels(replace(config, labels=[]), cache)
+
+
+def test_rows_of_other_values_are_left_out_of_both_sides(config, cache):
+    config = replace(config, columns=Columns(groups=["fold"]), where={"fold": "test"})
+    train, test = load.training_table(config, cache), load.test_table(config, cache)
+    assert sorted([*train.texts, *test.texts]) == [f"text {i}" for i in range(90, 100)]
+    with pytest.raises(UserError, match=r"data\.where: no row has these values"):
+        load.training_table(replace(config, where={"fold": "none"}), cache)
+    with pytest.raises(UserError, match=r"data\.where: 'label' is not one of data\.columns"):
+        load.training_table(replace(config, where={"label": "yes"}), cache)
