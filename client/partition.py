@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import re
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -27,6 +31,7 @@ from numpy.typing import NDArray
 from common.data.schema import Block, PartitionConfig, check_partition
 from common.data.table import Table
 from common.errors import UserError
+from common.files import built_once, canonical_json, sha256_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +62,38 @@ def partition(table: Table, config: PartitionConfig, seed: int) -> list[PartnerS
                 raise UserError(f"partner {share.name} has {rows}")
             free[share.indices] = False
             shares.append(share)
-    names = [share.name.lower() for share in shares]  # file systems may ignore case
+    names = Counter(share.name.lower() for share in shares)  # file systems may ignore case
     for share in shares:
-        if names.count(share.name.lower()) > 1:
+        if names[share.name.lower()] > 1:
             raise UserError(f"two partners are called {share.name}: rename a block")
     return shares
+
+
+def kept_partition(
+    table: Table, config: PartitionConfig, seed: int, cache: Path
+) -> list[PartnerShare]:
+    """What ``partition`` gives, from ``cache`` where it was divided before.
+
+    The submitter of a simulation and each of its workers need it, and dividing rows among
+    thousands of partners takes minutes.
+    """
+    named = (value for name in sorted(table.groups) for value in (name, *table.groups[name]))
+    key = sha256_text(
+        *(canonical_json(asdict(config)), str(seed), version("flwr-datasets")),
+        *(table.keys.tobytes(), table.labels.tobytes(), "\0".join(map(str, named))),
+    )
+
+    def save(folder: Path) -> None:
+        shares = partition(table, config, seed)
+        (folder / "names.json").write_text(json.dumps([share.name for share in shares]))
+        np.save(folder / "ends.npy", np.cumsum([len(share.indices) for share in shares]))
+        np.save(folder / "indices.npy", np.concatenate([share.indices for share in shares]))
+
+    folder = built_once(cache / f"shares-{key[:32]}", save)
+    names: list[str] = json.loads((folder / "names.json").read_text())
+    indices = np.load(folder / "indices.npy")
+    parts = np.split(indices, np.load(folder / "ends.npy")[:-1])
+    return [PartnerShare(name, part) for name, part in zip(names, parts, strict=True)]
 
 
 def _divide(
@@ -173,10 +205,10 @@ def _safe(value: str) -> str:
 def _safe_names(values: list[str]) -> list[str]:
     """Safe names; those that would be equal get a hash of the value, whatever their order."""
     names = [_safe(value) for value in values]
-    lowered = [name.lower() for name in names]
+    lowered = Counter(name.lower() for name in names)
     return [
         name
-        if lowered.count(name.lower()) == 1
+        if lowered[name.lower()] == 1
         else f"{name}-{hashlib.sha256(value.encode()).hexdigest()[:8]}"
         for name, value in zip(names, values, strict=True)
     ]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from client.attacks.poison import poisoned
-from client.partition import PartnerShare, partition
+from client.partition import PartnerShare, kept_partition
 from client.policy import Policy
 from common.config import Config, from_json
 from common.data.load import training_table
@@ -48,8 +48,9 @@ class Partner:
 def simulated_shares(config: Config) -> tuple[Table, list[PartnerShare]]:
     """The rows that simulated partners share, and who gets which of them."""
     assert config.run.cache_dir is not None
-    table = training_table(config.data, Path(config.run.cache_dir))
-    return table, partition(table, config.partition, config.run.seed)
+    cache = private_directory(Path(config.run.cache_dir))
+    table = training_table(config.data, cache)
+    return table, kept_partition(table, config.partition, config.run.seed, cache)
 
 
 @lru_cache(maxsize=1)

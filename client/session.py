@@ -22,7 +22,7 @@ from flwr.app import Context, Message, RecordDict
 from client.deployed import PARTNER_VARIABLE, open_partner, withheld
 from client.partner import Partner, in_simulation, simulated
 from common import messages
-from common.config import Config, from_json, validate
+from common.config import Config, config_hash, from_json, validate
 from common.device import Device, pick_device, usable_cores
 from common.errors import LocalError, UserError
 from common.features import Examples
@@ -41,6 +41,8 @@ class Session:
     """Everything a message handler needs."""
 
     config: Config
+    # `config_hash(config)`, which takes milliseconds, and a simulation serves many partners.
+    identity: str
     partner: Partner
     network: Network
     device: Device
@@ -57,11 +59,18 @@ def _network(config_json: str) -> Network:
     return build(config.model, config.outputs, config.run.seed)
 
 
+@lru_cache(maxsize=1)
+def _configured(config_json: str) -> tuple[Config, str]:
+    config = validate(from_json(config_json))
+    return config, config_hash(config)
+
+
 @lru_cache(maxsize=OPEN_PARTNERS)
 def _open(config_json: str, index: int) -> Session:
-    config = validate(from_json(config_json))
+    config, identity = _configured(config_json)
     torch.set_num_threads(threads_per_worker(config))
-    return _session(config, simulated(config, config_json, index), _network(config_json))
+    partner = simulated(config, config_json, index)
+    return _session(config, identity, partner, _network(config_json))
 
 
 def _forget_others(config_json: str) -> None:
@@ -80,10 +89,10 @@ def _open_deployed(config_json: str) -> Session:
         network = build(config.model, asked.outputs, asked.run.seed)
     except UserError as error:
         raise withheld("its model cannot be used", error) from error
-    return _session(config, partner, network)
+    return _session(config, config_hash(config), partner, network)
 
 
-def _session(config: Config, partner: Partner, network: Network) -> Session:
+def _session(config: Config, identity: str, partner: Partner, network: Network) -> Session:
     device = pick_device(config.model.precision)
     for part in (network.embeddings, network.lower, network.suffix):
         part.to(device.device)
@@ -92,7 +101,9 @@ def _session(config: Config, partner: Partner, network: Network) -> Session:
         rows = partner.train if table == "train" else partner.validation
         return prepare_table(rows, network, config.model, device, partner.cache)
 
-    return Session(config, partner, network, device, examples("train"), examples("validation"))
+    return Session(
+        config, identity, partner, network, device, examples("train"), examples("validation")
+    )
 
 
 def threads_per_worker(config: Config) -> int:

@@ -30,7 +30,7 @@ from client.session import Session
 from client.training import Privacy
 from client.training import train as train_locally
 from common import messages
-from common.config import config_hash
+from common.encoding import encode
 from common.errors import UserError
 from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
@@ -161,6 +161,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     measured = _measure(session, request.run, f"round {step}")
     sampling, noise = _generators(session, step)
     privacy = _privacy(session, sigma)
+    rounding = torch_generator(config.run.seed, "rounding", partner.name, step)
 
     def steps() -> RecordDict:
         trained = train_locally(
@@ -178,7 +179,8 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             pull=config.train.proximal,
         )
         report = _report(session, measured, request.run, trained.examples, trained.seconds)
-        return messages.pack(report, trained.delta)
+        # After clipping and noise: post-processing, which costs no privacy.
+        return messages.pack(report, encode(trained.delta, config.train.upload, rounding))
 
     if not config.private:
         reply = steps()
@@ -235,7 +237,7 @@ def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Gen
     """
     seed, name = session.partner.seed, session.partner.name
     if session.config.private:
-        step = f"{config_hash(session.config)}/{step}"
+        step = f"{session.identity}/{step}"
     else:
         # Nothing is to be kept secret, so a deployment draws the batches of a simulation; keyed by
         # the round alone, so that a difference in the last bit does not become other batches.

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common.data.schema import DataConfig, PartitionConfig, check_data
+from common.encoding import ENCODINGS
 from common.errors import UserError
 from common.files import canonical_json, sha256_text
 from common.tags import tag_names
@@ -75,6 +76,8 @@ class TrainConfig:
     proximal: float = 0.0
     # Ditto: how strongly a personal model is drawn to the global one; without one at 0.
     personal: float = 0.0
+    # How an update travels (`common.encoding`): float32, float16, or int8 with random rounding.
+    upload: str = "float32"
 
 
 @dataclass
@@ -116,6 +119,8 @@ class RunConfig:
     quorum: float = 0.5
     deadline_seconds: float = 3600.0
     evaluate_every: int = 1
+    # The updates of a round that need more memory than this are kept in a file and mapped.
+    updates_mb: float = 4096.0
     keep_checkpoints: int = 2
     # Stop after this many rounds without a better mean validation loss; 0 never stops early.
     patience: int = 0
@@ -227,7 +232,9 @@ def from_json(text: str) -> Config:
 def config_hash(config: Config) -> str:
     """Identity of what a run computes: every setting but where its files are."""
     tree = json.loads(to_json(config))
-    for key in ("dir", "resume", "cache_dir", "workers", "gpus_per_worker", "keep_checkpoints"):
+    for key in ("dir", "resume", "cache_dir", "keep_checkpoints"):
+        del tree["run"][key]
+    for key in ("workers", "gpus_per_worker", "updates_mb"):
         del tree["run"][key]
     del tree["tracking"]
     return sha256_text(canonical_json(tree))
@@ -301,6 +308,7 @@ def validate(config: Config) -> Config:
     _between("train.weight_decay", train.weight_decay, 0, infinity)
     _between("train.proximal", train.proximal, 0, infinity)
     _between("train.personal", train.personal, 0, infinity)
+    _one_of("train.upload", train.upload, ENCODINGS)
     if train.proximal > 0 and train.local_steps == 1:
         raise UserError(
             "train.proximal: a single local step starts at the incoming model, which cannot draw "
@@ -320,6 +328,7 @@ def validate(config: Config) -> Config:
     _between("run.quorum", run.quorum, 0, 1, open_low=True)
     _between("run.deadline_seconds", run.deadline_seconds, 0, infinity, open_low=True)
     _between("run.partners", run.partners, 0, infinity)
+    _between("run.updates_mb", run.updates_mb, 0, infinity)
     _between("run.evaluate_every", run.evaluate_every, 1, infinity)
     _between("run.keep_checkpoints", run.keep_checkpoints, 1, infinity)
     _between("run.patience", run.patience, 0, infinity)

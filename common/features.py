@@ -11,6 +11,7 @@ import json
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -184,10 +185,17 @@ def tokenizer_identity(config: ModelConfig) -> str:
     """What the token ids depend on besides the text."""
     place = Path(locate(config.base))
     files = sorted(place.glob("*token*")) + sorted(place.glob("vocab*")) if place.is_dir() else []
-    contents = [file.read_bytes() for file in files]
+    stamps = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     return sha256_text(
-        config.base, config.revision or "", str(config.max_length), config.truncation, *contents
+        *(config.base, config.revision or "", str(config.max_length), config.truncation),
+        *_contents(stamps),
     )
+
+
+@lru_cache(maxsize=4)
+def _contents(stamps: tuple[tuple[Path, int, int], ...]) -> tuple[bytes, ...]:
+    """The bytes of files as they were at a size and a time; read once for all partners."""
+    return tuple(file.read_bytes() for file, _, _ in stamps)
 
 
 def _save_ids(directory: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import Any
 
@@ -27,7 +27,7 @@ class Stopped(Exception):
 class Answer:
     """One partner's reply: the parsed body (Refusal when the reply was an error) and its content.
 
-    `content` is None for an error reply.
+    `content` is None for an error reply, and once the reply has been looked at.
     """
 
     partner: str
@@ -58,7 +58,8 @@ def ask(
 
     Closes when all have replied, or at the deadline once a share `quorum` of them has (refusals do
     not count), or at twice the deadline; a later reply expires with its message.  `on_answer` sees
-    each reply as it arrives.
+    each reply as it arrives, and is the only one to see its content, so that a round does not hold
+    every reply until its end.
 
     Raises Stopped when `stop` is set while waiting.
     """
@@ -72,20 +73,27 @@ def ask(
     waiting = dict(zip(ids, out, strict=True))
     needed = math.ceil(quorum * len(nodes))
     received: list[Answer] = []
+    usable = 0
     while waiting:
         if stop.is_set():
             raise Stopped
-        for reply in grid.pull_messages(list(waiting)):
+        asked = time.monotonic()
+        replies = list(grid.pull_messages(list(waiting)))
+        pulled = time.monotonic() - asked
+        while replies:
+            reply = replies.pop()
             name = waiting.pop(reply.metadata.reply_to_message_id)
             answer = _read(name, reply)
-            received.append(answer)
+            usable += not isinstance(answer.body, Refusal)
             on_answer(answer)
+            received.append(replace(answer, content=None))
         late = time.monotonic() - began
-        enough = sum(not isinstance(a.body, Refusal) for a in received) >= needed
+        enough = usable >= needed
         if late > deadline_seconds and (enough or late > 2 * deadline_seconds):
             break
         if waiting:
-            stop.wait(POLL_SECONDS)
+            # Asking for thousands of replies takes its time, which others in this process need.
+            stop.wait(max(POLL_SECONDS, 4 * pulled))
     return Answers(received, list(waiting.values()))
 
 

@@ -10,9 +10,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from threading import Event
@@ -40,6 +41,7 @@ from server.audit import Audit
 from server.calibration import calibrate_head
 from server.card import model_card
 from server.checkpoint import Checkpoint
+from server.collect import Collector
 from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
 from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
 from server.memory import PeakMemory
@@ -53,7 +55,7 @@ from strategies.attacks.simulate import build_attack, corrupt
 from strategies.build import build as build_pipeline
 from strategies.build import client_level_spent
 from strategies.pipeline import Outcome, Pipeline, TooFewUpdates
-from strategies.records import Decision, missing, refused
+from strategies.records import Decision, missing
 from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
 
@@ -248,11 +250,19 @@ class Server:
         run = self.config.run
         return sample(list(self.nodes), run.fraction, run.seed, round_number)
 
-    def _ask(self, names: Sequence[str], kind: str, number: int, content: RecordDict) -> Answers:
+    def _ask(
+        self,
+        names: Sequence[str],
+        kind: str,
+        number: int,
+        content: RecordDict,
+        on_answer: Callable[[Answer], None],
+    ) -> Answers:
         done = 0
 
-        def progress(_: Answer) -> None:
+        def take(answer: Answer) -> None:
             nonlocal done
+            on_answer(answer)
             done += 1
             for observer in self.observers:
                 observer.replied(number, done, len(names))
@@ -267,7 +277,7 @@ class Server:
             run.deadline_seconds,
             run.quorum,
             self.stop,
-            progress,
+            take,
         )
 
     def _round(self, before: Checkpoint, earlier: float, memory: PeakMemory) -> Checkpoint:
@@ -276,10 +286,11 @@ class Server:
         started = time.monotonic()
         sampled = self._sampled(number)
         content = self._model_message(number, before.parameters)
-        answers = self._ask(sampled, messages.TRAIN, number, content)
         state = {k: v for k, v in before.state.items() if not k.startswith("average/")}
         reference = self._reference(before.parameters)
-        cohort, reports, decisions = self._collect(answers, sampled, state, number, reference)
+        collector = self._collector(sampled, state, number, reference)
+        answers = self._ask(sampled, messages.TRAIN, number, content, collector.take)
+        cohort, reports, decisions = self._collected(collector, answers, len(sampled))
         params = self.layout.flatten(before.parameters)
         outcome = self._merged(cohort, params, state, number, reference)
         decisions += outcome.decisions
@@ -306,7 +317,7 @@ class Server:
                 record.entity_f1 = entities.f1(measured.entities)
         record.seconds = time.monotonic() - started
         history.rounds.append(record)
-        self._account(history, reports, decisions, content, answers)
+        self._account(history, reports, decisions, content, collector.bytes_up)
         history.cost.wall_seconds = earlier + time.monotonic() - self.began
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
         for decision in sorted(decisions, key=lambda d: d.partner):
@@ -350,49 +361,40 @@ class Server:
         arrays = {**parameters, **self.network.constants()}
         return messages.pack(Request(self.run_id, number), arrays)
 
-    def _collect(
-        self,
-        answers: Answers,
-        sampled: Sequence[str],
-        state: State,
-        number: int,
-        reference: Tensor | None,
-    ) -> tuple[Cohort, list[Report], list[Decision]]:
-        """Screen the replies and put the accepted ones into one matrix, ordered by name."""
+    def _collector(
+        self, sampled: Sequence[str], state: State, number: int, reference: Tensor | None
+    ) -> Collector:
+        """What takes the replies of a round as they arrive."""
+        run = self.config.run
+        attack = build_attack(self.config.attack)
+        return Collector(
+            Cohort(self.layout, sampled, int(run.updates_mb * 1e6), self.directory),
+            self.pipeline.screening,
+            number,
+            self.config.train.upload,
+            lambda answer: read_report(answer, len(self.network.labels), self._types),
+            reply_metrics,
+            partial(self._attacked, attack, state, number, reference) if attack else None,
+        )
+
+    def _collected(
+        self, collector: Collector, answers: Answers, asked: int
+    ) -> tuple[Cohort, Sequence[Report], list[Decision]]:
+        """The accepted updates, ordered by name, with their reports; and who has none, and why.
+
+        Raises UserError when they are too few to go on.
+        """
+        cohort, reports, refusals = collector.finish()
         late = f"no reply within {self.config.run.deadline_seconds:g} s"
-        decisions = [missing(name, number, late) for name in answers.missing]
-        cohort = Cohort(self.layout, sampled)
-        replies, reports = [], []
-        for answer in answers.received:
-            try:
-                report = read_report(answer, len(self.network.labels), self._types)
-                assert answer.content is not None
-                reply = Reply(
-                    answer.partner, messages.arrays(answer.content), reply_metrics(report)
-                )
-            except messages.MessageError as error:
-                decisions.append(refused(answer.partner, number, str(error)))
-                continue
-            replies.append(reply)
-            reports.append(report)
-        for reply in self._attacked(replies, state, number, reference):
-            reason = self.pipeline.screening.check(reply, self.layout)
-            if reason is None:
-                cohort.put(reply)
-            else:
-                decisions.append(refused(reply.partner, number, reason))
-        needed = self.config.run.quorum * len(sampled)
-        if len(cohort.partners) < max(1.0, needed):
+        decisions = [missing(name, collector.round, late) for name in answers.missing] + refusals
+        if len(cohort.partners) < max(1.0, self.config.run.quorum * asked):
             reasons = "; ".join(d.reason for d in decisions[:3])
             raise UserError(
-                f"round {number}: {len(cohort.partners)} usable updates of {len(sampled)} partners "
-                f"are fewer than run.quorum={self.config.run.quorum:g} asks for ({reasons}); "
-                "continue with run.resume"
+                f"round {collector.round}: {len(cohort.partners)} usable updates of {asked} "
+                f"partners are fewer than run.quorum={self.config.run.quorum:g} asks for "
+                f"({reasons}); continue with run.resume"
             )
-        cohort.sort()
-        # What a refused partner reports must not move curves or early stopping either.
-        accepted = [r for r in reports if r.partner in cohort.partners]
-        return cohort, sorted(accepted, key=lambda r: r.partner), decisions
+        return cohort, reports, decisions
 
     def _reference(self, parameters: dict[str, Tensor]) -> Tensor | None:
         """The server's own update [d] from the incoming model, where the rule in use needs it."""
@@ -403,12 +405,14 @@ class Server:
         return self.layout.flatten(update)
 
     def _attacked(
-        self, replies: list[Reply], state: State, number: int, reference: Tensor | None
+        self,
+        attack: Any,
+        state: State,
+        number: int,
+        reference: Tensor | None,
+        replies: list[Reply],
     ) -> list[Reply]:
         """The replies as malicious partners of a simulation would have sent them."""
-        attack = build_attack(self.config.attack)
-        if attack is None:
-            return replies
 
         def rule(rows: Sequence[Reply]) -> Aggregate:
             told = {reply.partner: reply.metrics for reply in rows}
@@ -458,15 +462,14 @@ class Server:
         reports: Sequence[Report],
         decisions: Sequence[Decision],
         sent: RecordDict,
-        answers: Answers,
+        bytes_up: int,
     ) -> None:
         cost = history.cost
         cost.train_examples += sum(r.trained_examples for r in reports)
         cost.train_seconds += sum(r.train_seconds for r in reports)
         cost.partner_seconds += sum(r.message_seconds for r in reports)
         cost.bytes_down_per_partner_round = float(messages.array_bytes(sent))
-        up = [messages.array_bytes(a.content) for a in answers.received if a.content is not None]
-        cost.bytes_up_per_partner_round = float(max(up, default=0))
+        cost.bytes_up_per_partner_round = float(bytes_up)
         for decision in decisions:
             if decision.outcome in ("refused", "missing"):
                 count = history.refused_rounds.get(decision.partner, 0)
@@ -490,11 +493,13 @@ class Server:
         """Measure the delivered model everywhere, export it, write results.json."""
         delivered = self._delivered(current)
         content = self._model_message(current.round, delivered)
-        answers = self._ask(sorted(self.nodes), messages.EVALUATE, current.round, content)
-        reports = []
-        for answer in answers.received:
+        reports: list[Report] = []
+
+        def take(answer: Answer) -> None:
             with suppress(messages.MessageError):
                 reports.append(read_report(answer, len(self.network.labels), self._types))
+
+        self._ask(sorted(self.nodes), messages.EVALUATE, current.round, content, take)
         # Replies arrive in any order, and sums of floats depend on it.
         reports.sort(key=lambda r: r.partner)
         if current.history.rounds:
@@ -534,7 +539,7 @@ def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
     body = answer.body
     if isinstance(body, Refusal):
         raise messages.MessageError(body.reason)
-    if not isinstance(body, Report) or answer.content is None:
+    if not isinstance(body, Report):
         raise messages.MessageError("the reply is not a report")
     if body.partner != answer.partner:
         raise messages.MessageError("the reply carries another partner's name")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,10 +84,15 @@ class Cohort:
 
     ``partners`` in the constructor are those sampled: they set the number of rows.  Afterwards
     ``partners``, ``metrics`` and ``matrix`` speak of the accepted rows only, in order of arrival.
+
+    A matrix of more than ``memory_bytes`` is mapped from a nameless file in ``directory``: every
+    rule streams over blocks of columns, so the system can drop the pages that are not in use.
     """
 
     layout: Layout
     sampled: Sequence[str]
+    memory_bytes: int | None = None
+    directory: Path | None = None
     partners: list[str] = field(default_factory=list, init=False)
     metrics: list[Mapping[str, float]] = field(default_factory=list, init=False)
     _buffer: Tensor = field(init=False, repr=False)
@@ -93,7 +101,9 @@ class Cohort:
         self.sampled = tuple(self.sampled)
         if len(set(self.sampled)) != len(self.sampled):
             raise ValueError("partners must be unique")
-        self._buffer = torch.empty(len(self.sampled), self.layout.size, dtype=torch.float32)
+        shape = (len(self.sampled), self.layout.size)
+        fits = self.memory_bytes is None or 4 * math.prod(shape) <= self.memory_bytes
+        self._buffer = torch.empty(shape) if fits else _mapped(shape, self.directory)
 
     def put(self, reply: Reply) -> None:
         """Add a screened reply as the next row."""
@@ -121,6 +131,13 @@ class Cohort:
     def matrix(self) -> Tensor:
         """The accepted rows, float32 [n, d]; a view, so a change shows in the cohort."""
         return self._buffer[: len(self.partners)]
+
+
+def _mapped(shape: tuple[int, int], directory: Path | None) -> Tensor:
+    """A float32 tensor over a file that is gone with the process, however that ends."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        file.truncate(4 * math.prod(shape))
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
 
 
 def _permute_rows(matrix: Tensor, order: Sequence[int]) -> None:

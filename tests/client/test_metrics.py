@@ -23,7 +23,7 @@ from client.partner import Partner
 from client.policy import Allowed, Policy, PolicyRefusal
 from client.session import Session
 from common import messages
-from common.config import Config, validate
+from common.config import Config, config_hash, validate
 from common.data.table import Table, Texts
 from common.device import Device
 from common.errors import UserError
@@ -225,7 +225,7 @@ def session(
             prepare(t.texts, t.labels, network, config.model, CPU, tmp_path / "cache")
             for t in (partner.train, partner.validation)
         ]
-        return Session(validate(config), partner, network, CPU, *examples)
+        return Session(validate(config), config_hash(config), partner, network, CPU, *examples)
 
     return make
 

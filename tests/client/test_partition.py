@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.partition import partition
+from client.partition import kept_partition, partition
 from common.data.records import Batch, build_table
 from common.data.schema import Block, Columns, PartitionConfig
 from common.errors import UserError
@@ -194,3 +194,22 @@ def test_quiet(capfd):
     partition(TABLE, one(Block(kind="natural", by="site")), 0)
     partition(TABLE, one(Block(kind="dirichlet", sizes=[10], alpha=0.5)), 0)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_division_is_kept_and_found_again_only_for_the_same_rows(tmp_path, monkeypatch):
+    fresh = partition(TABLE, one(BLOCKS["dirichlet"]), 3)
+    kept = kept_partition(TABLE, one(BLOCKS["dirichlet"]), 3, tmp_path)
+    monkeypatch.setattr("client.partition.partition", lambda *_: pytest.fail("divided again"))
+    again = kept_partition(TABLE, one(BLOCKS["dirichlet"]), 3, tmp_path)
+    for share, first, second in zip(fresh, kept, again, strict=True):
+        assert share.name == first.name == second.name
+        assert np.array_equal(share.indices, first.indices)
+        assert np.array_equal(share.indices, second.indices)
+    other = make_table([i % 2 for i in range(1000)], site=[f"s{i % 8}" for i in range(1000)])
+    for changed in (
+        lambda: kept_partition(TABLE, one(BLOCKS["dirichlet"]), 4, tmp_path),
+        lambda: kept_partition(TABLE, one(BLOCKS["dirichlet"], 2), 3, tmp_path),
+        lambda: kept_partition(other, one(BLOCKS["dirichlet"]), 3, tmp_path),
+    ):
+        with pytest.raises(pytest.fail.Exception, match="divided again"):
+            changed()

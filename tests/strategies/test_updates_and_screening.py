@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 import re
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 import torch
 
+from strategies.robust.geometric_median import GeometricMedian
+from strategies.robust.median import Median
+from strategies.robust.multi_krum import MultiKrum
+from strategies.rows import Rows
 from strategies.screening import Screening
+from strategies.stage import Context
 from strategies.updates import Cohort, Layout, Reply
 
 LAYOUT = Layout(("head.weight", "head.bias"), ((2, 3), (2,)))
@@ -65,6 +71,30 @@ def test_a_sorted_cohort_does_not_depend_on_the_order_of_arrival(order):
     assert cohort.partners == sorted(order)
     assert cohort.matrix[:, 0].tolist() == [ord(c) for c in sorted(order)]
     assert [m["loss"] for m in cohort.metrics] == [ord(c) / 1000 for c in sorted(order)]
+
+
+def test_a_matrix_over_its_memory_is_mapped_and_gives_the_same_merge(tmp_path):
+    names = [f"p{i}" for i in range(7)]
+    layout = Layout(("w",), ((3, 4096),))
+    size = 4 * 7 * layout.size
+    cohorts = [Cohort(layout, names, limit, tmp_path) for limit in (size, size - 1)]
+    generator = torch.Generator().manual_seed(0)
+    for name in reversed(names):
+        sent = Reply(name, {"w": torch.randn(3, 4096, generator=generator)}, METRICS)
+        for cohort in cohorts:
+            cohort.put(sent)
+    for cohort in cohorts:
+        cohort.sort()
+    # A file without a name: gone with the process, however that ends.
+    mapped = Path("/proc/self/maps")
+    if mapped.exists():
+        assert mapped.read_text().count(str(tmp_path)) == 1
+    assert list(tmp_path.iterdir()) == []
+    for rule in (Median(), MultiKrum(f=1), GeometricMedian()):
+        context = Context(torch.Generator().manual_seed(1), None)
+        weights = torch.full((7,), 1 / 7, dtype=torch.float64)
+        merged = [rule.apply(Rows(c.matrix), weights, {}, context).update for c in cohorts]
+        assert torch.equal(*merged)
 
 
 def test_screening_accepts_what_is_well_formed():
