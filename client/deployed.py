@@ -19,7 +19,7 @@ from client.partner import Partner, split_rows
 from client.policy import Policy, policy_of, read_file
 from common.config import Config, describe
 from common.data.load import training_table
-from common.data.schema import FILE_SOURCES, DataConfig, check_data
+from common.data.schema import FILE_SOURCES, DataConfig, check_data, target_of
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
@@ -141,8 +141,10 @@ def localised(own: PartnerFile, asked: Config) -> Config:
         raise UserError("model.base: this partner's file does not list this model")
     if list(asked.data.labels) != list(own.data.labels):
         raise UserError("data.labels: differ from the labels in this partner's file")
-    if (asked.task == "ner") != (own.data.scheme is not None):
+    if asked.about.target != target_of(own.data):
         raise UserError(f"task={asked.task}: is not what this partner's file has data for")
+    if list(asked.data.bounds) != list(own.data.bounds):
+        raise UserError("data.bounds: differ from the bounds in this partner's file")
     if asked.data.unit != own.data.unit:
         raise UserError("data.unit: differs from the unit in this partner's file")
     return replace(
@@ -203,7 +205,8 @@ def _data(path: Path, tree: Any) -> DataConfig:
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: data.{describe(error)}") from error
     check_data(data)
-    if len(data.labels) < (2 if data.scheme is None else 1):
+    needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
+    if len(data.labels) < needed:
         raise UserError(f"{path}: data.labels must name every label in the federation's order")
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
         data.path = str(_beside(path, data.path))

@@ -57,6 +57,7 @@ def choose(
         "prefix": cached,
         "rows": min(config.physical_batch, ROWS),
         "normalize": privacy.normalize,
+        "task": network.task.name,
         "device": [str(device.device), str(device.dtype), torch.get_num_threads()],
         "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
         "libraries": [version("torch"), version("opacus"), version("transformers")],
@@ -82,7 +83,7 @@ def _made_up(
     """Random rows of full length, from a fixed seed."""
     generator = np.random.default_rng(0)
     offsets = np.arange(rows + 1, dtype=np.int64) * length
-    labels = np.arange(rows, dtype=np.int64) % len(network.labels)
+    labels = network.task.made_up(rows, len(network.labels))
     if cached:
         shape = (rows * length, network.suffix.config.hidden_size)
         vectors = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))

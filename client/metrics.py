@@ -2,15 +2,18 @@
 
 One release of validation metrics is the vector of
 
-* the confusion counts [classes, classes] of all rows,
+* the confusion counts of all rows, to which a row adds numbers >= 0 of sum 1 (its one true and
+  predicted class; where a task has several decisions a row, each its part: ``common.tasks``),
 * the same for each declared value of each group column, and
-* the sum of the rows' losses, each clipped to [0, LOSS_BOUND], divided by LOSS_BOUND.
+* the sum of the rows' losses, each clipped to [0, bound], divided by that bound.
 
-Sensitivity, adding or removing one validation record: one cell of the overall table changes by 1;
-in each of G group columns a record has one value, so at most one cell changes, by 1; the scaled
-loss changes by at most 1.  So the L1 sensitivity is at most 2 + G and the L2 sensitivity at most
-sqrt(2 + G), whatever the model is.  Independent Gaussian noise of z * sqrt(2 + G) on every entry is
-the Gaussian mechanism of noise multiplier z: ``Segment(z, 1, 1)`` in the ledger.
+Sensitivity, adding or removing one validation record: the overall table changes by numbers of sum
+1; in each of G group columns a record has one value, so one table at most changes, by the same; the
+scaled loss changes by at most 1.  Numbers >= 0 of sum 1 have an L2 norm of at most 1.  So the L1
+sensitivity is at most 2 + G and the L2 sensitivity at most sqrt(2 + G), whatever the model is.
+Independent Gaussian noise of z * sqrt(2 + G) on every entry is
+the Gaussian mechanism of noise multiplier z: ``Segment(z, 1, 1)`` in the ledger.  A task's other
+sums (counts of each label, products of numbers) are not released.
 
 Composition: z is solved for all releases of a run (one a round and the final one), and each is
 reserved before it is made.  Validation records are other records than training records, and a
@@ -45,10 +48,11 @@ from client.ledger import BudgetExceeded, Ledger
 from client.partner import Partner
 from common.config import Config, config_hash
 from common.errors import UserError
-from common.evaluation import LOSS_BOUND, Evaluation
+from common.evaluation import Evaluation
 from common.files import private_directory, sha256_text, write_atomic
 from common.metrics import Counts
 from common.seeds import numpy_generator
+from common.tasks import LOSS_BOUND
 
 # Standard deviation, in records, of the noise on the number of training records.  With
 # delta = 1e-5 it alone costs epsilon = 0.11, and next to training almost nothing.
@@ -67,12 +71,12 @@ class Metrics:
     groups: Mapping[str, Counts]
     loss: float
     noise: float = 0.0
-    entities: Counts | None = None
+    sums: Counts | None = None
 
 
 def exact(measured: Evaluation) -> Metrics:
     """Metrics as they are: for simulations, and where the partner's policy allows it."""
-    return Metrics(measured.confusion, measured.groups, measured.loss, entities=measured.entities)
+    return Metrics(measured.confusion, measured.groups, measured.loss, sums=measured.sums)
 
 
 def withheld(classes: int) -> Metrics:
@@ -90,11 +94,12 @@ def release(
     group_values: Mapping[str, Sequence[str]],
     noise_multiplier: float,
     normal: Normal,
+    loss_bound: float = LOSS_BOUND,
 ) -> Metrics:
     """Noisy metrics; what leaves is a function of these numbers and of public ones.
 
     `normal(shape)` draws independent standard normal numbers.  Counts may come out negative.  The
-    loss is the noisy sum over the noisy number of rows, within [0, LOSS_BOUND]; nan where the noisy
+    loss is the noisy sum over the noisy number of rows, within [0, loss_bound]; nan where the noisy
     number is not positive.
     """
     shape = measured.confusion.shape
@@ -105,10 +110,10 @@ def release(
         for column, values in group_values.items()
         for key in (f"{column}={value}" for value in values)
     }
-    scaled = measured.loss * measured.rows / LOSS_BOUND if measured.rows else 0.0
-    loss = LOSS_BOUND * (scaled + noise * float(normal((1,))[0]))
+    scaled = measured.loss * measured.rows / loss_bound if measured.rows else 0.0
+    loss = loss_bound * (scaled + noise * float(normal((1,))[0]))
     rows = float(confusion.sum())
-    mean = min(max(loss / rows, 0.0), LOSS_BOUND) if rows > 0 else math.nan
+    mean = min(max(loss / rows, 0.0), loss_bound) if rows > 0 else math.nan
     return Metrics(confusion, groups, mean, noise)
 
 
@@ -166,7 +171,11 @@ def release_metrics(
         normal = normals(partner, "metrics", key)
         values = config.data.group_values
         declared = {column: values[column] for column in config.data.columns.groups}
-        noisy = release(measured, declared, sigma, normal)
+        noisy = release(measured, declared, sigma, normal, config.about.loss_bound)
+        if not config.about.classes:
+            # Nothing is ever counted in the first row: what stands there is noise alone.
+            for table in (noisy.confusion, *noisy.groups.values()):
+                table[0] = 0.0
         ledger.commit(reservation)
     return noisy
 

@@ -57,7 +57,7 @@ class PolicyRequest:
     dataset: str
     task: str
     text: tuple[str, ...]
-    label: str
+    label: tuple[str, ...]
     groups: tuple[str, ...]
     private: bool
     exact_metrics: bool
@@ -93,7 +93,7 @@ class Policy:
             ("data set", self.datasets, (request.dataset,)),
             ("task", self.tasks, (request.task,)),
             ("text column", self.text, request.text),
-            ("label column", self.label, (request.label,)),
+            ("label column", self.label, request.label),
             ("group column", self.groups, request.groups),
         )
         for what, allowed, asked in names:

@@ -56,7 +56,7 @@ Handler = Callable[[Session, Request, RecordDict], RecordDict]
 @lru_cache(maxsize=1)
 def _network(config_json: str) -> Network:
     config = from_json(config_json)
-    return build(config.model, config.outputs, config.run.seed)
+    return build(config.model, config.outputs, config.run.seed, config.task)
 
 
 @lru_cache(maxsize=1)
@@ -86,7 +86,7 @@ def _open_deployed(config_json: str) -> Session:
     config, partner = open_partner(Path(os.environ[PARTNER_VARIABLE]), asked)
     try:
         # Built with the seed of the run: adapters start from it, and must be the same everywhere.
-        network = build(config.model, asked.outputs, asked.run.seed)
+        network = build(config.model, asked.outputs, asked.run.seed, asked.task)
     except UserError as error:
         raise withheld("its model cannot be used", error) from error
     return _session(config, config_hash(config), partner, network)

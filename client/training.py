@@ -31,9 +31,10 @@ from client.clipping import AutoSDPOptimizer, GhostModule
 from common.config import TrainConfig
 from common.device import Device
 from common.features import Batch, Examples, Ints
-from common.losses import per_record, record_losses
+from common.losses import per_record
 from common.model import Network, may_not_rest, unmoved
 from common.optimizer import local_optimizer
+from common.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,26 @@ class Forward(nn.Module):
     def __init__(self, network: Network, examples: Examples) -> None:
         super().__init__()
         self.suffix = network.suffix
+        self.task = network.task
         self._call: Callable[[Batch], Tensor] = lambda batch: examples.logits(network, batch)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a batch."""
         return self._call(batch)
+
+
+class _Criterion(nn.Module):
+    """The task's loss of each record, as Opacus calls a criterion."""
+
+    reduction = "mean"
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+
+    def forward(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Losses [records]."""
+        return self.task.losses(logits, batch)
 
 
 def _private_hooks(
@@ -119,7 +135,7 @@ def _private_hooks(
                     moved = batch.to(device.device)
                     with device.autocast():
                         logits = module(moved)
-                    record_losses(logits, moved.labels, moved.owner, len(moved)).sum().backward()
+                    model.task.losses(logits, moved).sum().backward()
                     for name, p in parameters.items():
                         if getattr(p, "grad_sample", None) is None:
                             raise RuntimeError(f"training did not move {name}: it has no gradient")
@@ -150,12 +166,12 @@ def _private_ghost(
     bound the sensitivity only to about one percent.
     """
     module = GhostModule(model, optimizer.max_grad_norm, normalize)
-    criterion = DPLossFastGradientClipping(module, optimizer, nn.CrossEntropyLoss())
+    criterion = DPLossFastGradientClipping(module, optimizer, _Criterion(model.task))
 
     def backward(batch: Batch) -> None:
         if batch.inputs.is_floating_point():
             batch = replace(batch, inputs=batch.inputs.float())
-        criterion(module(batch), batch.labels).backward()
+        criterion(module(batch), batch).backward()
 
     try:
         _fast_steps(backward, optimizer, loader, device, size)
@@ -182,9 +198,7 @@ def _private_bookkeeping(
         nonlocal silent
         with device.autocast():
             logits = module(batch)
-        unmoved_now = module.backward(
-            nn.functional.cross_entropy(logits.float(), batch.labels, reduction="none")
-        )
+        unmoved_now = module.backward(model.task.losses(logits, batch))
         silent = unmoved_now if silent is None else silent & unmoved_now
 
     try:
@@ -232,7 +246,7 @@ def _plain(
             moved = examples.__getitems__(rows[start : start + size]).to(device.device)
             with device.autocast():
                 logits = model(moved)
-            losses = record_losses(logits, moved.labels, moved.owner, len(moved))
+            losses = model.task.losses(logits, moved)
             (losses.sum() / expected).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

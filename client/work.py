@@ -49,7 +49,7 @@ def check_request(session: Session) -> None:
             dataset=partner.name,
             task=config.task,
             text=(config.data.columns.text,),
-            label=config.data.columns.label,
+            label=tuple(filter(None, [config.data.columns.label])),
             groups=tuple(config.data.columns.groups),
             private=config.private,
             exact_metrics=not config.private_metrics,
@@ -291,5 +291,5 @@ def _report(
         train_seconds=0.0 if private else train_seconds,
         count_noise=measured.noise,
         examples_noise=COUNT_NOISE if private else 0.0,
-        entities=[] if measured.entities is None else measured.entities.tolist(),
+        sums=[] if measured.sums is None else measured.sums.tolist(),
     )

@@ -17,11 +17,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from common.data.schema import DataConfig, PartitionConfig, check_data
+from common.data.schema import DataConfig, PartitionConfig, check_data, target_of
 from common.encoding import ENCODINGS
 from common.errors import UserError
 from common.files import canonical_json, sha256_text
-from common.tags import tag_names
+from common.tasks import TASKS, Task
 
 CONFIG_VERSION = 1
 
@@ -162,14 +162,19 @@ class Config:
     attack: dict[str, Any] = field(default_factory=dict)
     run: RunConfig = field(default_factory=RunConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    # What is learnt: classification (a label for a text) or ner (a tag for each word).
+    # What is learnt: one of `common.tasks`.
     task: str = "classification"
     version: int = CONFIG_VERSION
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """What the model's logits stand for, in order: the labels, or the tags of the types."""
-        return tag_names(self.data.labels) if self.task == "ner" else tuple(self.data.labels)
+        return self.about.outputs(self.data)
+
+    @property
+    def about(self) -> Task:
+        """What sets this task apart."""
+        return TASKS[self.task]
 
     @property
     def private(self) -> bool:
@@ -353,29 +358,27 @@ def validate(config: Config) -> Config:
 
 
 def _check_task(config: Config) -> None:
-    _one_of("task", config.task, ("classification", "ner"))
-    tagged = config.task == "ner"
-    if tagged != (config.data.scheme is not None):
+    _one_of("task", config.task, tuple(TASKS))
+    task, data = config.about, config.data
+    if (task.target == "tags") != (data.scheme is not None):
         raise UserError("data.scheme: set with task=ner (bio, iob1 or io), and null without")
-    if tagged != (config.model.head == "token"):
-        raise UserError("model.head: token goes with task=ner, and mean or cls with classification")
-    if not tagged:
-        return
-    room = config.model.max_length - 2
-    if not 0 <= config.model.stride < room:
-        raise UserError(f"model.stride: must be in [0, {room}), got {config.model.stride}")
-    if config.privacy.clipping == "ghost":
+    if target_of(data) != task.target:
         raise UserError(
-            "privacy.clipping: ghost clips windows, not sentences; use hooks (task=ner)"
+            f"data.target: must be {task.target} with task={task.name}, got '{data.target}'"
         )
-    if config.private_metrics:
+    if config.model.head not in task.heads:
+        if "token" in (config.model.head, *task.heads):
+            raise UserError(
+                "model.head: token goes with task=ner, and mean or cls with classification"
+            )
         raise UserError(
-            "privacy.metrics: private is for classification: a sentence may hold any number of "
-            "words and entities, so no noise bounds what counts of them tell; use exact (task=ner)"
+            f"model.head: must be one of {', '.join(task.heads)} with task={task.name}, got "
+            f"'{config.model.head}'"
         )
-    if str(config.attack.get("_target_")).startswith("client."):
+    task.check(config)
+    if task.name != "classification" and str(config.attack.get("_target_")).startswith("client."):
         raise UserError(
-            "attack: label_flip and backdoor poison classified texts; not with task=ner"
+            f"attack: label_flip and backdoor poison classified texts; not with task={task.name}"
         )
 
 

@@ -12,7 +12,7 @@ from common import mean_pooled
 from common.config import Config
 from common.files import atomic_directory
 from common.mean_pooled import MeanPooledForSequenceClassification
-from common.model import build, merge_adapters
+from common.model import build, last_layer, merge_adapters
 
 
 def export(parameters: Mapping[str, Tensor], config: Config, directory: Path) -> None:
@@ -21,9 +21,10 @@ def export(parameters: Mapping[str, Tensor], config: Config, directory: Path) ->
     A stock head needs nothing else to load; the mean-pooled head travels as a small modelling file
     that `trust_remote_code=True` admits.
     """
-    network = build(config.model, config.outputs, config.run.seed)
+    network = build(config.model, config.outputs, config.run.seed, config.task)
     network.write(parameters)
     merge_adapters(network)
+    config.about.deliver(last_layer(network), config.data)
     shutil.rmtree(directory, ignore_errors=True)
     with atomic_directory(directory) as temporary:
         if isinstance(network.stock, MeanPooledForSequenceClassification):

@@ -34,7 +34,8 @@ PAD_TO = 8
 
 @dataclass(frozen=True)
 class Batch:
-    """n rows: `inputs` is token ids [n, t] or vectors [n, t, h]; `mask` [n, t]; `labels` [n].
+    """n rows: `inputs` is token ids [n, t] or vectors [n, t, h]; `mask` [n, t]; `labels` [n],
+    or [n, k] where a row's target is not one label.
 
     Of tagged rows there are w >= n windows in the place of n, `labels` is [w, t], and `owner` [w]
     says which of the n rows a window is part of.
@@ -101,7 +102,7 @@ class TokenExamples:
 
     ids: npt.NDArray[np.int32]
     offsets: Ints
-    labels: Ints
+    labels: npt.NDArray[Any]
     pad_id: int
 
     @property
@@ -146,7 +147,7 @@ class PrefixExamples:
 
     vectors: Tensor
     offsets: Ints
-    labels: Ints
+    labels: npt.NDArray[Any]
     file: mmap.mmap | None = None
 
     @property
@@ -212,7 +213,11 @@ def _save_ids(directory: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequen
 
 
 def tokenize(
-    texts: Sequence[str], labels: Ints, network: Network, config: ModelConfig, cache: Path
+    texts: Sequence[str],
+    labels: npt.NDArray[Any],
+    network: Network,
+    config: ModelConfig,
+    cache: Path,
 ) -> tuple[TokenExamples, str]:
     """Token ids of `texts`, from the cache when these texts were seen before, and their key."""
     private_directory(cache)
@@ -225,7 +230,7 @@ def tokenize(
         TokenExamples(
             np.load(folder / "ids.npy", mmap_mode="r"),
             np.load(folder / "offsets.npy"),
-            np.asarray(labels, dtype=np.int64),
+            np.asarray(labels),
             0 if pad is None else int(pad),
         ),
         key,
@@ -294,7 +299,7 @@ def with_prefix(
 
 def prepare(
     texts: Sequence[str],
-    labels: Ints,
+    labels: npt.NDArray[Any],
     network: Network,
     config: ModelConfig,
     device: Device,

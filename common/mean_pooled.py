@@ -94,10 +94,16 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits, and the cross-entropy when labels are given."""
+        """Logits, and the loss of `config.problem_type` when labels are given."""
         kwargs.pop("token_type_ids", None)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         encoded = self.encoder(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)
         logits = self.head(encoded.hidden_states, mask)
-        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        loss = None
+        if labels is not None and self.config.problem_type == "multi_label_classification":
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels)
+        elif labels is not None and self.config.problem_type == "regression":
+            loss = nn.functional.mse_loss(logits, labels)
+        elif labels is not None:
+            loss = nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -78,8 +78,8 @@ class Report:
     count_noise: float = 0.0
     examples_noise: float = 0.0
     extra: dict[str, float] = field(default_factory=dict)
-    # task=ner: exact true positives, false positives and false negatives of each type.
-    entities: list[list[float]] = field(default_factory=list)
+    # The task's own exact sums (`common.tasks`); none where metrics are private.
+    sums: list[list[float]] = field(default_factory=list)
 
 
 def pack(body: Any, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:

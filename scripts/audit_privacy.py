@@ -37,6 +37,8 @@ def main(
     if run is None and canaries < 1:
         raise UserError("--canaries: must be at least 1, or name a finished --run")
     config = _config_of(run, overrides)
+    if config.task != "classification":
+        raise UserError(f"task={config.task}: the audit is of classifiers with one label a text")
     assert config.run.dir is not None
     directory = Path(config.run.dir)
     claimed = config.privacy.epsilon if config.private else None

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.config import Config, to_json
+from common.data.schema import NAMED
 from common.errors import UserError
 from common.files import private_directory
 from common.processes import Child, flower_environment, new_secret, supervise
@@ -131,11 +132,11 @@ def complete(config: Config) -> Config:
 
     if config.attack.get("_target_"):
         raise UserError("attack: only a simulation may attack itself; use attack=none")
-    if not config.data.labels:
+    if not config.data.labels and config.about.target in NAMED:
         raise UserError("data.labels: name the labels in order; partners' rows are not seen here")
     if config.run.partners < 1:
         raise UserError("run.partners: say how many partners must be there before the first round")
-    build_model(config.model, config.outputs, config.run.seed)
+    build_model(config.model, config.outputs, config.run.seed, config.task)
     pipeline = build_pipeline(config.strategy)
     pipeline.check(config.run.partners)
     check_supplied(pipeline, config, "data.test_path")

@@ -113,14 +113,16 @@ def _policy(own: PartnerFile) -> str:
 def _data(own: PartnerFile) -> str:
     from client.accounting import check_delta
     from client.policy import PolicyRequest
+    from common.data.schema import target_of
+    from common.tasks import TASKS
 
     columns, policy = own.data.columns, own.policy
     policy.check(
         PolicyRequest(
             dataset=own.name,
-            task="classification" if own.data.scheme is None else "ner",
+            task=next(t.name for t in TASKS.values() if t.target == target_of(own.data)),
             text=(columns.text,),
-            label=columns.label,
+            label=tuple(filter(None, [columns.label])),
             groups=tuple(columns.groups),
             private=True,
             exact_metrics=False,

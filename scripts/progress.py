@@ -18,6 +18,11 @@ def percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
+def number(value: float | None) -> str:
+    """Four digits, a missing value as a dash."""
+    return "-" if value is None else f"{value:.4g}"
+
+
 class Terminal(Silent):
     """A bar for the partners of the round in progress, a line for every round done, a table."""
 
@@ -65,7 +70,16 @@ class Terminal(Silent):
         spent = f"  ε {record.epsilon_max:.2f}" if self.private else ""
         refused = f"  refused {record.refused}" if record.refused else ""
         missing = f"  missing {record.missing}" if record.missing else ""
-        found = "" if record.entity_f1 is None else f"  entity F1 {percent(record.entity_f1)}"
+        found = "".join(
+            f"  {words} {shown(value)}"
+            for words, value, shown in (
+                ("entity F1", record.entity_f1, percent),
+                ("micro F1", record.micro_f1, percent),
+                ("mean absolute error", record.mae, number),
+                ("perplexity", record.perplexity, number),
+            )
+            if value is not None
+        )
         self.console.print(
             f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}{found}"
             f"{spent}  {record.seconds:.1f} s{refused}{missing}",
@@ -120,10 +134,16 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     table.add_row(where, percent(final["accuracy"]) + noise(final.get("accuracy_error")))
     for name, row in final["groups"].items():
         table.add_row(f"  {name}", percent(row["accuracy"]) + noise(row.get("accuracy_error")))
-    if "entities" in final:
-        table.add_section()
-        table.add_row("entity F1", percent(final["entity_f1"]))
-        table.add_row("worst partner's entity F1", percent(final["worst_partner_entity_f1"]))
+    for name, words, shown in (
+        ("entity_f1", "entity F1", percent),
+        ("micro_f1", "micro F1", percent),
+        ("mae", "mean absolute error", number),
+        ("perplexity", "perplexity", number),
+    ):
+        if name in final:
+            table.add_section()
+            table.add_row(words, shown(final[name]))
+            table.add_row(f"worst partner's {words}", shown(final[f"worst_partner_{name}"]))
     table.caption = (
         f"{cost['wall_seconds']:.0f} s, {cost['train_examples_per_second']:.0f} examples/s in "
         f"training, {cost['bytes_up_per_partner_round'] / 1e3:.0f} kB up per partner and round, "

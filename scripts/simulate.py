@@ -105,7 +105,7 @@ def complete(config: Config) -> Config:
         steps = config.run.rounds * config.train.local_steps
         rate = config.train.batch / min(rows)
         calibrate(config.privacy.epsilon, config.privacy.delta, rate, steps)
-    build_model(config.model, config.outputs, config.run.seed)
+    build_model(config.model, config.outputs, config.run.seed, config.task)
     malicious(config, [share.name for share in shares])
     build_attack(config.attack)
     config.run.partners = len(shares)

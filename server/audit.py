@@ -180,6 +180,8 @@ def measured_body(reports: Sequence[Report], test: Evaluation | None) -> dict[st
         "groups": {name: counts.tolist() for name, counts in test.groups.items()},
         "loss": test.loss,
         "rows": test.rows,
+        "sums": None if test.sums is None else test.sums.tolist(),
+        "extra": test.extra,
     }
     body: dict[str, Any] = _written({"reports": [asdict(r) for r in reports], "test": held_out})
     return body

@@ -24,6 +24,24 @@ GAP_NAMES = {
 }
 
 
+FIGURES = {
+    "entity_f1": "entity F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "mae": "mean absolute error",
+    "rmse": "root mean square error",
+    "pearson": "Pearson's r",
+    "spearman": "Spearman's rank correlation",
+    "r2": "R²",
+    "perplexity": "perplexity",
+}
+
+
+def gap_names(config: Config) -> dict[str, str]:
+    """The gaps that mean something for the task of a run, in words."""
+    return {k: v for k, v in GAP_NAMES.items() if config.about.classes or k == "accuracy"}
+
+
 def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> str:
     """The card of the model that a run delivered; `results` is what results.json holds."""
     sections = (
@@ -32,7 +50,7 @@ def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> s
         _data(config, results),
         _procedure(config, results),
         _privacy(config, results, simulated),
-        _evaluation(results),
+        _evaluation(config, results),
         _fairness(config, results),
         _robustness(config, results),
         _reproduce(results, simulated),
@@ -44,12 +62,12 @@ def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> s
 def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
     final = results["final"]
     found = {"accuracy": final["accuracy"], "f1": final["macro_f1"]}
-    task, name = _hub_task(config)
+    kind = config.about.pipeline
     where = "held-out rows" if final["data"]["measured_on"] == "test" else "partners' rows"
     evaluated = [
         EvalResult(
-            task_type=task,
-            task_name=name,
+            task_type=kind,
+            task_name=kind.replace("-", " ").capitalize(),
             dataset_type="federated",
             dataset_name=f"{where} ({config.data.source})",
             metric_type=metric,
@@ -64,7 +82,7 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
         model_name=f"fedaccord-{results['config_hash'][:8]}",
         base_model=base,
         library_name="transformers",
-        pipeline_tag=task,
+        pipeline_tag=kind,
         license=EMBEDDED_LICENSE if config.model.base == "embedded" else None,
         datasets=[config.data.path] if config.data.source == "hub" and config.data.path else None,
         tags=[
@@ -74,13 +92,6 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
         ],
         eval_results=evaluated or None,
     )
-
-
-def _hub_task(config: Config) -> tuple[str, str]:
-    """The hub's identifier of the task, and its name."""
-    if config.task == "ner":
-        return "token-classification", "Token classification"
-    return "text-classification", "Text classification"
 
 
 def _hub_base(config: Config) -> str | None:
@@ -100,42 +111,36 @@ def _opening(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         if config.private
         else "**without** differential privacy"
     )
-    tagger = config.task == "ner"
-    kind, head = ("Tagger of named entities", "Types") if tagger else ("Text classifier", "Labels")
-    use = (
-        'find = pipeline("token-classification", model="PATH", aggregation_strategy="first")'
-        if tagger
-        else f'classify = pipeline("text-classification", model="PATH"{remote})'
-    )
+    task = config.about
+    head, names = task.names(config.data)
     return [
-        f"# {kind} trained by a federation of {data['partners']} partners",
+        f"# {task.noun[0].upper()}{task.noun[1:]} trained by a federation of {data['partners']} "
+        "partners",
         "",
         f"{f'[{base}](https://huggingface.co/{base})' if base else 'A BERT-family encoder'}, "
         f"fine-tuned with fedaccord {version('fedaccord')} on texts that never left their "
-        f"partners, {privacy}. {head}: {_list(config.data.labels)}.",
+        f"partners, {privacy}. {head}: {_list(names)}.",
         *(["", "The federation was a **simulation** on one machine."] if simulated else []),
         "",
         "```python",
         "from transformers import pipeline",
         "",
-        use,
+        task.use(remote),
         "```",
     ]
 
 
 def _unit(config: Config) -> str:
-    return "record" if config.task == "classification" else config.data.unit
+    return config.data.unit if config.about.target == "tags" else "record"
 
 
 def _purpose(config: Config) -> str:
-    if config.task == "ner":
-        return f"finding entities of the types {_list(config.data.labels)} in"
-    return f"assigning one of {_list(config.data.labels)} to"
+    return config.about.purpose(_list(config.about.names(config.data)[1]))
 
 
 def _reach(config: Config) -> str:
     length = config.model.max_length
-    if config.task == "ner":
+    if config.about.target == "tags":
         return f"It was trained on {length} tokens at a time; give it longer texts in pieces."
     end = "last" if config.model.truncation == "left" else "first"
     return f"Only the {end} {length} tokens of a text are read."
@@ -155,7 +160,11 @@ def _use(config: Config) -> list[str]:
         "those of the base model.",
         "- The fairness figures below are of groups that somebody recorded, on a limited number "
         "of rows; other groups may fare worse.",
-        "- The score it gives is not a calibrated probability.",
+        *(
+            ["- The score it gives is not a calibrated probability."]
+            if config.about.classes
+            else []
+        ),
     ]
 
 
@@ -277,21 +286,25 @@ def _covered(config: Config) -> str:
     )
 
 
-def _evaluation(results: Mapping[str, Any]) -> list[str]:
+def _evaluation(config: Config, results: Mapping[str, Any]) -> list[str]:
     final = results["final"]
     spread = final["fairness"]["partners"]
     data = final["data"]
     where = "held-out rows" if data["measured_on"] == "test" else "all partners' validation rows"
-    tagged = "entities" in final
-    entities = [("entity F1 on the same", _percent(final["entity_f1"]))] if tagged else []
-    where = "words of " + where if tagged else where
+    task = config.about
+    where = "words of " + where if task.target == "tags" else where
+    own = [
+        (f"{words} on the same", shown)
+        for words, shown in task_figures(config, final)
+        if words != "macro F1"
+    ]
     rows = [
         (
             f"accuracy on {data['measured_rows']:,.0f} {where}",
             _noisy(final["accuracy"], final["accuracy_error"]),
         ),
-        ("macro F1 on the same", _percent(final["macro_f1"])),
-        *entities,
+        *([("macro F1 on the same", _percent(final["macro_f1"]))] if task.classes else []),
+        *own,
         (
             "accuracy at the partners, mean ± standard deviation",
             f"{_percent(spread['mean'])} ± {_percent(spread['std'])}"
@@ -307,7 +320,25 @@ def _evaluation(results: Mapping[str, Any]) -> list[str]:
             f"{_figure(spread['jain'])}, {_figure(spread['entropy'])} (1 is even)",
         ),
     ]
-    return ["## Evaluation", "", *_table(("what", "value"), rows)]
+    means = task.accuracy_means
+    about = [] if means is None else [f"Accuracy here is {means}.", ""]
+    return ["## Evaluation", "", *about, *_table(("what", "value"), rows)]
+
+
+def task_figures(config: Config, final: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The task's own figures in words, the one to look at first in the first place."""
+    return [
+        (FIGURES[name], show_figure(name, final[name]))
+        for name in config.about.figure_names
+        if final.get(name) is not None
+    ]
+
+
+def show_figure(name: str, value: float | None) -> str:
+    """A task's figure: a share as such, an error or a correlation as a number."""
+    if value is None:
+        return "-"
+    return _percent(value) if name.endswith("f1") else f"{value:.4g}"
 
 
 def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
@@ -315,13 +346,17 @@ def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
     lines = ["## Fairness between groups", ""]
     if not fairness["groups"]:
         return [*lines, "No group column was named, so nothing was measured."]
-    kind = (
-        f"`{config.data.labels[1]}` is the positive class"
-        if len(config.data.labels) == 2
-        else "rates are means over classes, each against the rest"
-    )
+    labels = config.data.labels
+    if config.task == "multilabel":
+        kind = "; rates are of labels that a text has (TPR) and has not (FPR)"
+    elif not config.about.classes:
+        kind = ""
+    elif len(labels) == 2:
+        kind = f"; `{labels[1]}` is the positive class"
+    else:
+        kind = "; rates are means over classes, each against the rest"
     lines.append(
-        f"In brackets 95 % intervals (Wilson's for shares, Newcombe's for differences); {kind}. "
+        f"In brackets 95 % intervals (Wilson's for shares, Newcombe's for differences){kind}. "
         f"Groups of fewer than {fairness['minimum_rows']} rows are marked and not compared."
     )
     for column, found in fairness["groups"].items():
@@ -344,7 +379,7 @@ def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
             )
             if (gap := found["gaps"][key])
             else (name, "-", "too few rows to compare")
-            for key, name in GAP_NAMES.items()
+            for key, name in gap_names(config).items()
         ]
         lines += ["", f"### {_escape(column)}", ""]
         lines += _table(("group", "rows", "accuracy", "TPR", "FPR"), rows)

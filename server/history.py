@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from common import entities, fairness, metrics
-from common.evaluation import LOSS_BOUND, Evaluation
+from common import fairness, metrics
+from common.data.schema import DataConfig
+from common.evaluation import Evaluation
 from common.messages import Report
+from common.tasks import LOSS_BOUND, TASKS, Measured, Task
 
 RESULTS_VERSION = 1
 
@@ -29,6 +31,9 @@ class RoundRecord:
     accuracy: float | None = None
     loss: float | None = None
     entity_f1: float | None = None
+    micro_f1: float | None = None
+    mae: float | None = None
+    perplexity: float | None = None
     mean_partner_accuracy: float | None = None
     mean_partner_accuracy_error: float | None = None
     worst_partner_accuracy: float | None = None
@@ -42,8 +47,8 @@ class RoundRecord:
     missing: int = 0
     seconds: float = 0.0
 
-    def measure_partners(self, reports: Sequence[Report]) -> None:
-        """Fill the partner columns from reports on this round's model."""
+    def measure_partners(self, reports: Sequence[Report], loss_bound: float = LOSS_BOUND) -> None:
+        """Fill the partner columns from reports on this round's model; see `loss_error`."""
         found = partner_figures(reports)
         if found["mean_partner_accuracy"] is not None:
             self.mean_partner_accuracy = found["mean_partner_accuracy"]
@@ -54,7 +59,9 @@ class RoundRecord:
         told = [report for report in reports if math.isfinite(report.loss)]
         if told:
             self.validation_loss = float(np.mean([report.loss for report in told]))
-            self.validation_loss_error = metrics.mean_error([loss_error(r) for r in told])
+            self.validation_loss_error = metrics.mean_error(
+                [loss_error(r, loss_bound) for r in told]
+            )
 
 
 @dataclass
@@ -104,14 +111,14 @@ def partner_accuracy_error(report: Report) -> float:
     return metrics.accuracy_error(np.asarray(report.confusion), report.count_noise)
 
 
-def loss_error(report: Report) -> float:
-    """Standard error of the loss by noise: that on the sum of the losses (LOSS_BOUND times that of
-    a count), and that on the number of rows, the sum of all counts (delta method)."""
+def loss_error(report: Report, loss_bound: float = LOSS_BOUND) -> float:
+    """Standard error of the loss by noise: that on the sum of the losses (`loss_bound` times that
+    of a count), and that on the number of rows, the sum of all counts (delta method)."""
     counts = np.asarray(report.confusion)
     total = float(counts.sum())
     if report.count_noise == 0 or total <= 0:
         return 0.0 if report.count_noise == 0 else math.nan
-    return report.count_noise * math.hypot(LOSS_BOUND, report.loss * math.sqrt(counts.size)) / total
+    return report.count_noise * math.hypot(loss_bound, report.loss * math.sqrt(counts.size)) / total
 
 
 def partner_figures(reports: Sequence[Report]) -> dict[str, float | None]:
@@ -163,7 +170,8 @@ def results(
     seed: int,
     config_hash: str,
     client_level: Mapping[str, float] | None = None,
-    types: Sequence[str] = (),
+    task: Task = TASKS["classification"],
+    data: DataConfig | None = None,
 ) -> dict[str, Any]:
     """The content of results.json (schema version 1, docs/results.md).
 
@@ -176,15 +184,18 @@ def results(
     total_weight = sum(history.weight_sums.values()) or 1.0
     told = [r for r in reports if math.isfinite(r.loss)]
     final_loss = test.loss if test else float(np.mean([r.loss for r in told])) if told else None
-    loss_noise = 0.0 if test else metrics.mean_error([loss_error(r) for r in told])
+    loss_noise = 0.0 if test else metrics.mean_error([loss_error(r, task.loss_bound) for r in told])
     # Counts that several partners released add up, and so do the variances of their noise.
     noise = 0.0 if test else math.sqrt(sum(r.count_noise**2 for r in reports))
     wrong = {name: metrics.rates_error(counts, noise) for name, counts in groups.items()}
     rates = {name: metrics.rates(counts) for name, counts in groups.items()}
+    data = data or DataConfig()
+    own = {r.partner: task.figures(_measured(r), data) for r in reports}
+    measured = test.measured if test else Measured(confusion, _sum(reports), final_loss or math.nan)
     cost = asdict(history.cost)
     seconds = cost.pop("train_seconds")
     examples = cost.pop("train_examples")
-    return {
+    found = {
         "schema_version": RESULTS_VERSION,
         "config_hash": config_hash,
         "seed": seed,
@@ -197,14 +208,16 @@ def results(
             "accuracy_error": _finite(metrics.accuracy_error(confusion, noise)),
             "macro_f1": _finite(metrics.macro_f1(confusion)),
             "loss": _finite(final_loss),
-            **_entities(reports, test, types),
+            **task.figures(measured, data),
+            **task.details(measured, test.extra if test else {}, data),
+            **_worst(task, list(own.values())),
             "loss_error": _finite(loss_noise),
             **partner_figures(reports),
             "partners": {
                 r.partner: {
                     "accuracy": _finite(partner_accuracy(r)),
                     "accuracy_error": _finite(partner_accuracy_error(r)),
-                    **({"entity_f1": _finite(entities.f1(_counts(r)))} if types else {}),
+                    **own[r.partner],
                     "epsilon": r.epsilon,
                     "weight_share": history.weight_sums.get(r.partner, 0.0) / total_weight,
                     "refused_rounds": history.refused_rounds.get(r.partner, 0),
@@ -256,30 +269,42 @@ def results(
             "train_examples_per_second": examples / seconds if seconds > 0 else 0.0,
         },
     }
+    return found if task.classes else _without_rates(found)
 
 
-def _counts(report: Report) -> metrics.Counts:
-    return np.asarray(report.entities, dtype=np.float64).reshape(-1, 3)
+def _without_rates(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the figures that only classes have: rates, and differences in them."""
+    final = found["final"]
+    groups = final["fairness"]["groups"].values()
+    rates = ("tpr", "fpr", "selection")
+    for row in [*final["groups"].values(), *(row for g in groups for row in g["values"].values())]:
+        for key in [key for key in row if key.startswith(rates) or key == "predicted"]:
+            row[key] = [] if key == "predicted" else None
+    for gaps in [final["gaps"], *(group["gaps"] for group in groups)]:
+        gaps.update({name: None for name in gaps if name != "accuracy"})
+    for group in groups:
+        group |= {"prediction_kl": None, "prediction_absolute": None}
+    return found
 
 
-def _entities(
-    reports: Sequence[Report], test: Evaluation | None, types: Sequence[str]
-) -> dict[str, Any]:
-    """Entity F1 and the figures per type where words are tagged; nothing where texts are classed.
+def _measured(report: Report) -> Measured:
+    sums = np.asarray(report.sums, dtype=np.float64) if report.sums else None
+    return Measured(np.asarray(report.confusion), sums, report.loss)
 
-    `worst_partner_entity_f1` is over the partners whose validation rows hold an entity.
-    """
-    if not types:
+
+def _sum(reports: Sequence[Report]) -> metrics.Counts | None:
+    """The sums of all partners together; None where none tells any."""
+    told = [np.asarray(r.sums, dtype=np.float64) for r in reports if r.sums]
+    return np.sum(told, axis=0) if told else None
+
+
+def _worst(task: Task, own: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The task's headline at the partner where it is worst, of those that know it."""
+    if task.headline is None:
         return {}
-    measured = None if test is None else test.entities
-    counts = sum((_counts(r) for r in reports), np.zeros((len(types), 3)))
-    counts = counts if measured is None else measured
-    partners = [f for r in reports if math.isfinite(f := entities.f1(_counts(r)))]
-    return {
-        "entity_f1": _finite(entities.f1(counts)),
-        "worst_partner_entity_f1": min(partners, default=None),
-        "entities": entities.scores(counts, types),
-    }
+    name, more_is_better = task.headline
+    known = [value for figures in own if (value := figures[name]) is not None]
+    return {f"worst_partner_{name}": (min if more_is_better else max)(known, default=None)}
 
 
 def results_text(found: Mapping[str, Any]) -> str:

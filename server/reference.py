@@ -7,7 +7,6 @@ from torch import Tensor
 from common.config import TrainConfig
 from common.evaluation import EVALUATION_TOKENS
 from common.features import by_length
-from common.losses import record_losses
 from common.model import Network
 from common.optimizer import local_optimizer
 from server.testset import TestSet
@@ -32,7 +31,7 @@ def reference_update(
             batch = rows.__getitems__(chosen.tolist()).to(device.device)
             with device.autocast():
                 logits = rows.logits(network, batch)
-            losses = record_losses(logits.float(), batch.labels, batch.owner, len(batch))
+            losses = network.task.losses(logits.float(), batch)
             (losses.sum() / len(rows)).backward()
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -25,7 +25,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from common import entities, messages
+from common import messages
 from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
@@ -102,7 +102,7 @@ class Server:
                 "run.patience: early stopping looks at partners' losses, which "
                 "strategy.client_level does not cover; set it to 0"
             )
-        self.network = build(config.model, config.outputs, config.run.seed)
+        self.network = build(config.model, config.outputs, config.run.seed, config.task)
         start = self.network.read()
         self.layout = Layout.of(start)
         self.test = TestSet.load(config, self.network)
@@ -241,10 +241,14 @@ class Server:
             )
         return None
 
-    @property
-    def _types(self) -> int:
-        """How many types of entities partners count; 0 where they classify texts."""
-        return len(self.config.data.labels) if self.config.task == "ner" else 0
+    def _read(self, answer: Answer) -> Report:
+        """The report in an answer.
+
+        Raises MessageError when there is none that this run can use.
+        """
+        config = self.config
+        sums = (0, 0) if config.private_metrics else config.about.sums_shape(config.data)
+        return read_report(answer, config.about.table_size(len(config.outputs)), sums)
 
     def _sampled(self, round_number: int) -> list[str]:
         run = self.config.run
@@ -307,14 +311,14 @@ class Server:
         )
         history = before.history
         if history.rounds:
-            history.rounds[-1].measure_partners(reports)
+            history.rounds[-1].measure_partners(reports, self.config.about.loss_bound)
         kept = {**outcome.state, **self._average(before.state, outcome.params, number)}
         parameters = self.layout.unflatten(outcome.params)
         if self.test and (number % config.run.evaluate_every == 0 or number == config.run.rounds):
             measured = self._evaluate(parameters)
             record.accuracy, record.loss = measured.accuracy, measured.loss
-            if measured.entities is not None:
-                record.entity_f1 = entities.f1(measured.entities)
+            for name, value in config.about.round_figures(measured.measured, config.data).items():
+                setattr(record, name, value)
         record.seconds = time.monotonic() - started
         history.rounds.append(record)
         self._account(history, reports, decisions, content, collector.bytes_up)
@@ -372,7 +376,7 @@ class Server:
             self.pipeline.screening,
             number,
             self.config.train.upload,
-            lambda answer: read_report(answer, len(self.network.labels), self._types),
+            self._read,
             reply_metrics,
             partial(self._attacked, attack, state, number, reference) if attack else None,
         )
@@ -497,13 +501,13 @@ class Server:
 
         def take(answer: Answer) -> None:
             with suppress(messages.MessageError):
-                reports.append(read_report(answer, len(self.network.labels), self._types))
+                reports.append(self._read(answer))
 
         self._ask(sorted(self.nodes), messages.EVALUATE, current.round, content, take)
         # Replies arrive in any order, and sums of floats depend on it.
         reports.sort(key=lambda r: r.partner)
         if current.history.rounds:
-            current.history.rounds[-1].measure_partners(reports)
+            current.history.rounds[-1].measure_partners(reports, self.config.about.loss_bound)
         test = self._evaluate(delivered) if self.test else None
         export({**delivered, **self.network.constants()}, self.config, self.directory / "model")
         history = current.history
@@ -516,7 +520,8 @@ class Server:
             self.config.run.seed,
             config_hash(self.config),
             client_level_spent(self.config.strategy, len(history.rounds)),
-            self.config.data.labels if self.config.task == "ner" else (),
+            self.config.about,
+            self.config.data,
         )
         write_atomic(self.directory / "rounds.csv", rounds_csv(history))
         card = model_card(self.config, final, self.simulated)
@@ -530,11 +535,12 @@ class Server:
         return final
 
 
-def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
+def read_report(answer: Answer, classes: int, sums: tuple[int, int] = (0, 0)) -> Report:
     """The report in a partner's answer.
 
     Raises MessageError with the reason when it holds none, another partner's, numbers that are not
-    finite, or counts that are not [classes][classes], or not [types][3] of entities.
+    finite, or counts that are not [classes][classes], or other sums than [rows][columns] of numbers
+    from 0 on.
     """
     body = answer.body
     if isinstance(body, Refusal):
@@ -550,13 +556,15 @@ def read_report(answer: Answer, classes: int, types: int = 0) -> Report:
     for table in (body.confusion, *body.groups.values()):
         if len(table) != classes or any(len(row) != classes for row in table):
             raise messages.MessageError("the reply's counts are not a row and a column a label")
-    counts = [count for row in body.entities for count in row]
+    numbers = [number for row in body.sums for number in row]
     if (
-        len(body.entities) != types
-        or len(counts) != 3 * types
-        or not all(0 <= count < math.inf for count in counts)
+        len(body.sums) != sums[0]
+        or any(len(row) != sums[1] for row in body.sums)
+        or not all(0 <= number < math.inf for number in numbers)
     ):
-        raise messages.MessageError("the reply's counts of entities are not three a type")
+        raise messages.MessageError(
+            f"the reply's sums are not {sums[0]} lines of {sums[1]} numbers from 0 on"
+        )
     return body
 
 

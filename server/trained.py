@@ -67,6 +67,8 @@ def load_trained(directory: Path) -> Trained:
         raise UserError(f"{place}: there is no trained model; is this a finished run?") from None
     if any(name.endswith("ForTokenClassification") for name in about.get("architectures") or []):
         raise UserError(f"{place}: tags words (task=ner); this command asks text classifiers")
+    if (kind := about.get("problem_type")) in ("multi_label_classification", "regression"):
+        raise UserError(f"{place}: is for {kind}; this command asks classifiers with one label")
     AutoConfig.register("mean_pooled", MeanPooledConfig, exist_ok=True)
     AutoModelForSequenceClassification.register(
         MeanPooledConfig, MeanPooledForSequenceClassification, exist_ok=True

@@ -195,7 +195,7 @@ def _results(log: _Log) -> Iterator[str]:
     measured = log.end["measured"]
     reports = [_report(body) for body in measured["reports"]]
     if history.rounds:
-        history.rounds[-1].measure_partners(reports)
+        history.rounds[-1].measure_partners(reports, log.config.about.loss_bound)
     expected = results(
         history,
         reports,
@@ -203,6 +203,8 @@ def _results(log: _Log) -> Iterator[str]:
         log.config.run.seed,
         log.starts[-1]["config"],
         client_level_spent(log.config.strategy, len(history.rounds)),
+        log.config.about,
+        log.config.data,
     )
     stored = json.loads((log.directory / "results.json").read_text())
     if differs := _difference(stored, json.loads(results_text(expected)), "results.json"):
@@ -266,6 +268,8 @@ def _evaluation(test: Mapping[str, Any] | None) -> Evaluation | None:
         {name: np.array(counts) for name, counts in body["groups"].items()},
         body["loss"],
         body["rows"],
+        None if body.get("sums") is None else np.array(body["sums"]),
+        dict(body.get("extra", {})),
     )
 
 

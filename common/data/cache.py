@@ -19,7 +19,7 @@ from common.data.table import Table, Tags, Texts
 from common.errors import UserError
 from common.files import private_directory, write_atomic
 
-VERSION = 2  # of the file format and of the rules of reading: a change makes old files unused
+VERSION = 3  # of the file format and of the rules of reading: a change makes old files unused
 READ_FIELDS = (
     "source",
     "path",
@@ -32,6 +32,9 @@ READ_FIELDS = (
     "labels",
     "scheme",
     "unit",
+    "target",
+    "label_delimiter",
+    "bounds",
 )
 
 
@@ -91,6 +94,9 @@ def _write(table: Table, file: Path) -> None:
     columns |= {f"group:{name}": _encode(values) for name, values in table.groups.items()}
     if table.split is not None:
         columns["split"] = _encode(table.split)
+    if table.targets is not None:
+        width = table.targets.shape[1]
+        columns["targets"] = pa.FixedSizeListArray.from_arrays(table.targets.ravel(), width)
     if table.tags is not None:
         columns["tags"] = pa.LargeListArray.from_arrays(table.tags.offsets, table.tags.codes)
     about = {"files": json.dumps(table.files), "labels": json.dumps(table.label_names)}
@@ -121,7 +127,13 @@ def _load(file: Path) -> Table:
         file_ids=batch.column("file").to_numpy(),
         rows=batch.column("row").to_numpy(),
         tags=_tags(batch.column("tags")) if "tags" in batch.schema.names else None,
+        targets=_targets(batch.column("targets")) if "targets" in batch.schema.names else None,
     )
+
+
+def _targets(values: pa.FixedSizeListArray) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.flatten().to_numpy().reshape(len(values), -1).copy()
+    return found
 
 
 def _tags(values: pa.LargeListArray) -> Tags:

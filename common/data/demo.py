@@ -23,8 +23,8 @@ def demo_config(config: DataConfig) -> DataConfig:
         path=str(demo_file()),
         encoding="utf-8",
         delimiter=",",
-        columns=Columns(groups=["source"]),
-        labels=config.labels or LABELS,
+        columns=Columns(label=config.columns.label and "label", groups=["source"]),
+        labels=config.labels or (LABELS if config.columns.label else []),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from common.data.cache import cached_table
 from common.data.demo import LABELS
-from common.data.schema import DataConfig
+from common.data.schema import NAMED, DataConfig, target_of
 from common.data.sources import own_test_set
 from common.data.split import hold_out, rows_where
 from common.data.table import TEST, Table
@@ -22,14 +22,16 @@ def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
     For the submitter of a simulation, who sees the data of all partners; the answer belongs in
     ``data.labels`` of the config that everybody gets.
     """
-    if config.labels:
+    if config.labels or target_of(config) not in NAMED:
         return list(config.labels)
     if config.source == "demo":
         return list(LABELS)
     names = cached_table(config, cache_dir, discover=True).label_names
     if config.scheme is not None and not names:
         raise UserError(f"column '{config.columns.label}' has no entity: nothing to learn")
-    if config.scheme is None and len(names) < 2:
+    if not names:
+        raise UserError(f"column '{config.columns.label}' has no label: nothing to learn")
+    if target_of(config) == "label" and len(names) < 2:
         raise UserError(f"column '{config.columns.label}' has one label only: nothing to learn")
     return list(names)
 

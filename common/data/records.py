@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -78,6 +79,10 @@ def build_table(
     labels: Sequence[str],
     discover: bool = False,
     scheme: str | None = None,
+    *,
+    target: str = "label",
+    label_delimiter: str = ";",
+    bounds: Sequence[float] = (),
 ) -> Table:
     """Check every cell and put the batches together.
 
@@ -86,10 +91,16 @@ def build_table(
     column, never with a value.
 
     With ``scheme`` a text is a list of words and its label a list of as many tags; the names are
-    then of entity types.
+    then of entity types.  ``target``, ``label_delimiter`` and ``bounds`` are those of DataConfig.
     """
-    kind = _Builder if scheme is None else partial(_TagBuilder, scheme=scheme)
-    builder = kind(columns, labels, discover)
+    kinds: dict[str, Callable[[Columns, Sequence[str], bool], _Builder]] = {
+        "label": _Builder,
+        "tags": partial(_TagBuilder, scheme=scheme or ""),
+        "labels": partial(_LabelsBuilder, delimiter=label_delimiter),
+        "number": partial(_NumberBuilder, bounds=bounds),
+        "none": _TextBuilder,
+    }
+    builder = kinds[target if scheme is None else "tags"](columns, labels, discover)
     for batch in batches:
         builder.add(batch)
     return builder.finish()
@@ -141,7 +152,11 @@ class _Builder:
             file_ids=np.array(self._file_ids, dtype=np.int64),
             rows=np.array(self._rows, dtype=np.int64),
             tags=self._finished_tags(),
+            targets=self._finished_targets(),
         )
+
+    def _finished_targets(self) -> NDArray[np.float32] | None:
+        return None
 
     def _finished_tags(self) -> Tags | None:
         return None
@@ -202,6 +217,91 @@ class _Builder:
         rank: NDArray[np.int64] = np.empty(len(order), dtype=np.int64)
         rank[order] = np.arange(len(order))
         return np.take(rank, labels)
+
+
+class _TextBuilder(_Builder):
+    """Texts alone."""
+
+    def _add_labels(self, batch: Batch) -> None:
+        self._labels.extend([0] * len(batch.columns[self._columns.text]))
+
+
+class _LabelsBuilder(_Builder):
+    """Any number of labels for a text: a list of names, or names with a delimiter between them."""
+
+    def __init__(
+        self, columns: Columns, labels: Sequence[str], discover: bool, *, delimiter: str
+    ) -> None:
+        super().__init__(columns, labels, discover)
+        self._delimiter = delimiter
+        self._sets: list[set[int]] = []
+
+    def _add_labels(self, batch: Batch) -> None:
+        column = self._columns.label
+        for index, value in enumerate(batch.columns[column]):
+            if not isinstance(value, list):
+                text = _name(value, batch, index, column)
+                value = text.split(self._delimiter) if text else []
+            names = [_name(item, batch, index, column) for item in value]
+            if not all(names):
+                raise batch.error(index, column, "a label of the list is empty")
+            codes = [self._code(name, batch, index, "label") for name in names]
+            if len(set(codes)) < len(codes):
+                raise batch.error(index, column, "the same label twice")
+            self._sets.append(set(codes))
+
+    def finish(self) -> Table:
+        """With the labels in order where they were discovered."""
+        if self._discover:
+            order = self._sort_discovered(np.arange(len(self._names)))
+            self._discover = False
+            self._sets = [{int(order[code]) for code in codes} for codes in self._sets]
+        self._labels = [1 + min(codes, default=-1) for codes in self._sets]
+        return super().finish()
+
+    def _finished_targets(self) -> NDArray[np.float32]:
+        targets = np.zeros((len(self._sets), len(self._names)), dtype=np.float32)
+        for row, codes in enumerate(self._sets):
+            targets[row, sorted(codes)] = 1.0
+        return targets
+
+
+class _NumberBuilder(_Builder):
+    """A number within public bounds."""
+
+    def __init__(
+        self, columns: Columns, labels: Sequence[str], discover: bool, *, bounds: Sequence[float]
+    ) -> None:
+        super().__init__(columns, labels, False)
+        self._low, self._high = bounds
+        self._numbers: list[float] = []
+
+    def _add_labels(self, batch: Batch) -> None:
+        column = self._columns.label
+        for index, value in enumerate(batch.columns[column]):
+            number = self._number(value, batch, index)
+            if not self._low <= number <= self._high:
+                raise batch.error(index, column, "the number is outside data.bounds")
+            place = (number - self._low) / (self._high - self._low)
+            self._numbers.append(2 * place - 1)
+            self._labels.append(min(int(10 * place), 9))
+
+    def _number(self, value: object, batch: Batch, index: int) -> float:
+        column = self._columns.label
+        if value is None or value != value or value == "":
+            raise batch.error(index, column, "the number is missing")
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise batch.error(index, column, "the value is not a number")
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            raise batch.error(index, column, "the value is not a number") from None
+        if not math.isfinite(number):
+            raise batch.error(index, column, "the value is not a number")
+        return number
+
+    def _finished_targets(self) -> NDArray[np.float32]:
+        return np.array(self._numbers, dtype=np.float32)[:, None]
 
 
 class _TagBuilder(_Builder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from common.errors import UserError
@@ -11,6 +12,9 @@ SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub", "conll")
 FILE_SOURCES = ("csv", "parquet", "json", "conll")
 # The only column that CoNLL files have beside words and tags: the name of the file.
 FILE_COLUMN = "file"
+# What the label column may hold.
+TARGETS = ("label", "labels", "number", "none")
+NAMED = ("label", "labels", "tags")
 KINDS = ("iid", "dirichlet", "natural", "linear", "square", "exponential")
 
 
@@ -19,7 +23,8 @@ class Columns:
     """Names of the columns that are read; all others are ignored.
 
     ``groups`` are columns for fairness metrics and natural partitions.  ``split``, if set, says
-    for each row whether it is for training, validation or test.
+    for each row whether it is for training, validation or test.  ``label`` is empty where nothing
+    is learnt but the text itself.
     """
 
     text: str = "text"
@@ -29,7 +34,7 @@ class Columns:
 
     def all(self) -> list[str]:
         """Every mapped column once, in a fixed order."""
-        names = [self.text, self.label, *self.groups]
+        names = [self.text, *([self.label] if self.label else []), *self.groups]
         return list(dict.fromkeys([*names, self.split] if self.split else names))
 
 
@@ -68,7 +73,13 @@ class DataConfig:
     # The values that a group column can take, for counts with noise: that a value occurs among
     # the rows is itself private, so it is declared and not looked up.
     group_values: dict[str, list[str]] = field(default_factory=dict)
-    # How the tags of words are written (task=ner): bio, iob1 or io.  null: one label a text.
+    # What the label column holds: label (one name), labels (a list of names, or names with
+    # `label_delimiter` between them), number (within `bounds`, which are public), none (there is
+    # no such column).
+    target: str = "label"
+    label_delimiter: str = ";"
+    bounds: list[float] = field(default_factory=list)
+    # How the tags of words are written (task=ner): bio, iob1 or io.  null: no tags.
     scheme: str | None = None
     # What one record of a CoNLL file is, and with it what privacy protects: a sentence, or a
     # document (from one -DOCSTART- to the next).
@@ -101,11 +112,17 @@ class PartitionConfig:
     min_rows: int = 2
 
 
+def target_of(config: DataConfig) -> str:
+    """What a row's target is: tags, or as ``config.target`` says."""
+    return config.target if config.scheme is None else "tags"
+
+
 def check_data(config: DataConfig) -> None:
     """Raise UserError for a combination of settings that cannot work."""
     if config.source not in SOURCES:
         raise UserError(f"data.source must be one of {', '.join(SOURCES)}")
     _check_tags(config)
+    _check_target(config)
     if len(config.delimiter) != 1:
         raise UserError("data.delimiter must be one character")
     for key in ("validation_fraction", "test_fraction"):
@@ -129,8 +146,32 @@ def check_data(config: DataConfig) -> None:
         raise UserError("data.columns.groups: the text or label column cannot be a group")
     if len(set(config.labels)) != len(config.labels):
         raise UserError("data.labels has the same name twice")
-    if len(config.labels) == 1 and config.scheme is None:
+    if len(config.labels) == 1 and target_of(config) == "label":
         raise UserError("data.labels must have at least two names")
+
+
+def _check_target(config: DataConfig) -> None:
+    if config.target not in TARGETS:
+        raise UserError(f"data.target must be one of {', '.join(TARGETS)}")
+    if config.scheme is not None and config.target != "label":
+        raise UserError("data.target: leave it at label where data.scheme is set")
+    if (config.target == "none") != (not config.columns.label):
+        raise UserError("data.columns.label: empty with data.target=none, and a column without")
+    if config.source == "demo" and config.target not in ("label", "none"):
+        raise UserError(f"data.target={config.target}: the demo's reviews have one label each")
+    if config.target == "labels" and len(config.label_delimiter) != 1:
+        raise UserError("data.label_delimiter must be one character")
+    if any(config.label_delimiter in name for name in config.labels if config.target == "labels"):
+        raise UserError("data.labels: a name holds data.label_delimiter; choose another delimiter")
+    if config.target == "number":
+        low, high = config.bounds if len(config.bounds) == 2 else (math.nan, math.nan)
+        if not (math.isfinite(high - low) and low < high):
+            raise UserError(
+                "data.bounds: give the least and the largest number that can be, as in "
+                "data.bounds=[0,10]; they are public"
+            )
+    elif config.bounds:
+        raise UserError("data.bounds: goes with data.target=number (task=regression)")
 
 
 def _check_tags(config: DataConfig) -> None:

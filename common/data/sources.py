@@ -12,7 +12,7 @@ from common.data.demo import demo_config
 from common.data.files import config_files, read_file
 from common.data.hub import read_hub
 from common.data.records import Batch, build_table
-from common.data.schema import DataConfig, check_data
+from common.data.schema import NAMED, DataConfig, check_data, target_of
 from common.data.table import Table
 from common.errors import UserError
 
@@ -36,12 +36,21 @@ def read(
     check_data(config)
     if config.source == "demo":
         config = demo_config(config)
-    if not config.labels and not discover:
+    if target_of(config) in NAMED and not config.labels and not discover:
         raise UserError("data.labels is empty: list the label names in the order all partners use")
     batches = _batches(config, path, hub_dir)
     # What a CoNLL reader hands on is in BIO already, whatever the file was in.
     scheme = "bio" if config.source == "conll" else config.scheme
-    return build_table(batches, config.columns, config.labels, discover, scheme)
+    return build_table(
+        batches,
+        config.columns,
+        config.labels,
+        discover,
+        scheme,
+        target=config.target,
+        label_delimiter=config.label_delimiter,
+        bounds=config.bounds,
+    )
 
 
 def _batches(config: DataConfig, path: str | None, hub_dir: Path | None) -> Iterator[Batch]:

@@ -92,6 +92,9 @@ class Table:
     keys: uint64 digest of each text; equal texts have equal keys.
     tags: of tagged texts, whose words WORD_BREAK divides; their labels are then 1 + the first
     entity's type, 0 without any (for partitions by label alone).
+    targets: float32 [n, k] where a row's target is not one label: 1 for each of K labels that it
+    has, or one number brought from its bounds to [-1, 1].  Its label is then (for partitions by
+    label alone) 1 + its first label's number, 0 without any, or the tenth of the bounds.
     files, file_ids, rows: where each row came from; rows are data rows from 1 (no header).
     """
 
@@ -105,6 +108,7 @@ class Table:
     file_ids: NDArray[np.int64]
     rows: NDArray[np.int64]
     tags: Tags | None = None
+    targets: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,6 +132,7 @@ class Table:
             file_ids=self.file_ids[chosen],
             rows=self.rows[chosen],
             tags=None if self.tags is None else self.tags.select(chosen),
+            targets=None if self.targets is None else self.targets[chosen],
         )
 
     def fingerprint(self) -> str:
@@ -136,6 +141,8 @@ class Table:
         digest.update(np.ascontiguousarray(self.labels).tobytes())
         if self.tags is not None:
             digest.update(np.ascontiguousarray(self.tags.codes).tobytes())
+        if self.targets is not None:
+            digest.update(np.ascontiguousarray(self.targets).tobytes())
         return digest.hexdigest()
 
 

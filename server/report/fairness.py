@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from server.card import GAP_NAMES
+from server.card import gap_names
 from server.report.charts import Point, Row, figure, room, rows, table
 from server.report.page import Html, element
 from server.report.source import Run
@@ -36,12 +36,15 @@ def fairness_section(run: Run) -> list[Html]:
         )
     ]
     for column, groups in fairness["groups"].items():
-        found += _column(column, groups, run.final["groups"])
+        found += _column(column, groups, run.final["groups"], gap_names(run.config))
     return found
 
 
 def _column(
-    column: str, groups: Mapping[str, Any], errors: Mapping[str, Mapping[str, float]]
+    column: str,
+    groups: Mapping[str, Any],
+    errors: Mapping[str, Mapping[str, float]],
+    names_of_gaps: Mapping[str, str],
 ) -> list[Html]:
     values = groups["values"]
     names = sorted(values, key=lambda v: (values[v]["small"], values[v]["accuracy"] or 0.0))
@@ -85,7 +88,7 @@ def _column(
     return [
         element("h3", f"Groups of {column}"),
         figure(f"Accuracy by {column}", text, drawing, alternative),
-        *_gaps(column, groups),
+        *_gaps(column, groups, names_of_gaps),
     ]
 
 
@@ -98,11 +101,11 @@ def _group_points(row: Mapping[str, Any]) -> list[Point]:
     return [Point(row["accuracy"], ends)]
 
 
-def _gaps(column: str, groups: Mapping[str, Any]) -> list[Html]:
+def _gaps(column: str, groups: Mapping[str, Any], names_of_gaps: Mapping[str, str]) -> list[Html]:
     if not any(groups["gaps"].values()):
         return [element("p", "No two groups have enough texts to be compared.", class_="note")]
     items, lines_ = [], []
-    for name, words in GAP_NAMES.items():
+    for name, words in names_of_gaps.items():
         gap = groups["gaps"][name]
         if gap is None:
             items.append(Row(words, [], "-", "not enough texts"))

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from common.config import Config
+from server.card import FIGURES, show_figure, task_figures
 from server.report.page import Html, element, join
 from server.report.source import Run
 from server.report.words import count, interval, percent, points, power
@@ -26,25 +28,21 @@ def opening(run: Run) -> Html:
         if run.simulated
         else "The texts stayed with the partners; what left them were model updates and counts."
     )
-    labels = len(config.data.labels)
-    what, does = (
-        ("tagger of named entities", f"finds entities of {labels} types")
-        if config.task == "ner"
-        else ("text classifier", f"assigns a text to one of {labels} labels")
-    )
+    task = config.about
+    names = "" if not config.data.labels else f" ({', '.join(config.data.labels)})"
     return join(
         element("p", f"fedaccord · {kind}{day}", class_="over"),
-        element("h1", f"A {what} trained by {len(everyone)} partners"),
+        element("h1", f"A {task.noun} trained by {len(everyone)} partners"),
         element(
             "p",
             f"In {len(run.results['rounds'])} rounds {len(everyone)} partners trained one model "
-            f"that {does} ({', '.join(config.data.labels)}). {where}",
+            f"that {task.does(config.data)}{names}. {where}",
             class_="lead",
         ),
         _attack_notice(run),
         element(
             "dl",
-            tile("How good", *_goodness(final)),
+            tile("How good", *_goodness(config, final)),
             tile("What it cost in privacy", *_spent(run)),
             tile("How fair", *_evenness(final)),
             tile("Attacks and refusals", *_trouble(run)),
@@ -66,7 +64,7 @@ def tile(title: str, value: str, more: str, tone: str = "") -> Html:
     )
 
 
-def _goodness(final: Mapping[str, Any]) -> tuple[str, str]:
+def _goodness(config: Config, final: Mapping[str, Any]) -> tuple[str, str]:
     data = final["data"]
     if "entities" in final:
         where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
@@ -74,6 +72,18 @@ def _goodness(final: Mapping[str, Any]) -> tuple[str, str]:
             f"entity F1 on {where}: the type and both ends of an entity must be right. "
             f"{percent(final['accuracy'])} of {data['measured_rows']:,.0f} words have the right "
             f"tag; the worst partner's F1 is {percent(final['worst_partner_entity_f1'])}."
+        )
+    if config.about.headline is not None:
+        name = config.about.headline[0]
+        own = task_figures(config, final)
+        rest = "; ".join(f"{words} {shown}" for words, shown in own if words != FIGURES[name])
+        where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
+        return show_figure(name, final[name]), (
+            f"{FIGURES[name]} on {count(data['measured_rows'], data['measured_rows_error'])} "
+            f"{where}{f'; {rest}' if rest else ''}. Accuracy "
+            f"{percent(final['accuracy'], final['accuracy_error'])}, where accuracy is "
+            f"{config.about.accuracy_means}; worst partner's {FIGURES[name]} "
+            f"{show_figure(name, final[f'worst_partner_{name}'])}."
         )
     where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
     return percent(final["accuracy"], final["accuracy_error"]), (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.files import write_atomic
+from server.card import task_figures
 from server.report.charts import Point, Row, Series, figure, lines, room, rows, table
 from server.report.decisions import decisions_section
 from server.report.fairness import fairness_section
@@ -53,9 +54,11 @@ def _accuracy(run: Run) -> list[Html]:
     final, history = run.final, run.results["rounds"]
     data, spread = final["data"], final["fairness"]["partners"]
     where = "held-out texts" if data["measured_on"] == "test" else "the partners' validation texts"
+    own = task_figures(run.config, final)
     facts = [
         ["accuracy", percent(final["accuracy"], final["accuracy_error"])],
-        ["macro F1", percent(final["macro_f1"])],
+        *([["macro F1", percent(final["macro_f1"])]] if run.config.about.classes else []),
+        *([words, shown] for words, shown in own if words != "macro F1"),
         ["loss", decimal(final["loss"], final["loss_error"])],
         ["mean over partners", percent(spread["mean"], final["mean_partner_accuracy_error"])],
         ["standard deviation over partners", points(spread["std"])],
@@ -71,6 +74,9 @@ def _accuracy(run: Run) -> list[Html]:
             "partners each on validation texts of their own.",
         )
     ]
+    if run.config.about.accuracy_means is not None:
+        means = f"Accuracy here is {run.config.about.accuracy_means}."
+        found.append(element("p", means, class_="note"))
     if history:
         found.append(_over_rounds(history))
     found.append(_by_partner(run))

@@ -155,12 +155,12 @@ def test_entity_counts_and_report_are_those_of_seqeval(tiny_bert: Path, tmp_path
     predicted = [[TAGS[c] for c in codes] for codes in given]
     half = np.array([i % 2 for i in range(len(table))]).astype(str)
     measured = evaluate(net, rows, {"half": half}, FP32)
-    assert measured.entities is not None
-    assert f1(measured.entities) == pytest.approx(f1_score(truth, predicted))
+    assert measured.sums is not None
+    assert f1(measured.sums) == pytest.approx(f1_score(truth, predicted))
     added = sum(entity_counts(t, p, TYPES) for t, p in zip(truth, predicted, strict=True))
-    np.testing.assert_array_equal(added, measured.entities)
+    np.testing.assert_array_equal(added, measured.sums)
     theirs = classification_report(truth, predicted, output_dict=True, zero_division=0)
-    found = scores(measured.entities, TYPES)
+    found = scores(measured.sums, TYPES)
     assert list(found) == list(theirs)
     for name, row in theirs.items():
         assert found[name] == pytest.approx(row)

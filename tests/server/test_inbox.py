@@ -101,9 +101,10 @@ def test_an_honest_reply_arrives_once_and_is_confirmed(inbox: Inbox, link: Link)
 
 def test_nobody_waits_for_a_reply_that_is_still_on_its_way(inbox: Inbox, link: Link) -> None:
     slow, contents = reply("slow")
-    late = max(contents)
+    quick, others = reply("quick")
+    late = max(contents.keys() - others.keys())
     link.store(slow, {**contents, late: b""})
-    link.store(*reply("quick"))
+    link.store(quick, others)
     assert [m.metadata.reply_to_message_id for m in inbox.pull_messages(["slow", "quick"])] == [
         "quick"
     ]
