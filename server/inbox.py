@@ -75,7 +75,10 @@ class Inbox(HttpGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """The replies to the questions `message_ids` that are wholly there."""
         asked = list(message_ids)
-        answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+        # The SuperLink forgets a question once it has handed out its reply; asked for it again, it
+        # would answer with an error in the place of the reply that is on its way.
+        unheard = [question for question in asked if question not in self._arriving]
+        answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unheard))
         for reply, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
             objects = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
             arriving = Arriving(reply.metadata.message_id, list(objects))

@@ -35,6 +35,7 @@ class Link:
         self.replies: list[tuple[Any, ObjectTree]] = []
         self.objects: dict[str, bytes] = {}
         self.confirmed: list[str] = []
+        self.forgotten: set[str] = set()
 
     def store(self, reply: Message, contents: dict[str, bytes]) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -44,8 +45,11 @@ class Link:
         self.replies.append((proto, tree))
         self.objects.update(contents)
 
-    def PullMessages(self, _: object) -> PullAppMessagesResponse:
+    def PullMessages(self, request: Any) -> PullAppMessagesResponse:
+        """Hands out replies and forgets their questions, as the SuperLink does."""
+        assert not self.forgotten & set(request.message_ids)
         now, self.replies = self.replies, []
+        self.forgotten |= {reply.metadata.reply_to_message_id for reply, _ in now}
         return PullAppMessagesResponse(
             messages_list=[reply for reply, _ in now], message_object_trees=[t for _, t in now]
         )
@@ -96,7 +100,7 @@ def test_an_honest_reply_arrives_once_and_is_confirmed(inbox: Inbox, link: Link)
     assert messages.unpack(found.content) == READY
     assert messages.arrays(found.content)["w"].tolist() == [1, 1, 1]
     assert len(link.confirmed) == 1
-    assert list(inbox.pull_messages(["q1", "q2"])) == []
+    assert list(inbox.pull_messages(["q2"])) == []
 
 
 def test_nobody_waits_for_a_reply_that_is_still_on_its_way(inbox: Inbox, link: Link) -> None:
