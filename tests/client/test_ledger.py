@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,7 +23,7 @@ import common.files
 from client.accounting import Budget, Segment, epsilon
 from client.ledger import BudgetExceeded, Ledger, LedgerError, read, verify
 from common.errors import UserError
-from common.files import sha256_text
+from common.files import canonical_json, sha256_text
 from scripts import ledger as command
 
 DELTA = 1e-5
@@ -296,6 +297,120 @@ def test_an_old_copy_of_both_files_is_found_only_by_a_head_kept_elsewhere(tmp_pa
     assert verify(path) == []
     with Ledger.open(path, "notes") as ledger:
         assert ledger.head() != kept
+
+
+def rewritten(path: Path, change: Callable[[Rows], Rows]) -> None:
+    """As somebody would who knows the chain, and can write the ledger and its head file."""
+    changed: list[list[Any]] = []
+
+    def whole(rows: Rows) -> Rows:
+        changed[:] = rechained(change(rows))
+        return changed
+
+    tamper(path, whole)
+    head = canonical_json({"rows": len(changed), "hash": changed[-1][2]})
+    path.with_name("notes.db.head").write_text(head)
+
+
+@pytest.mark.parametrize(
+    ("row", "change"),
+    [
+        (1, {"segments": [[1.0, 0.05, math.inf]]}),
+        (1, {"segments": [[1.0, 0.05, 10**400]]}),
+        (1, {"segments": [["1.0", 0.05, 4]]}),
+        (1, {"segments": None}),
+        (1, {"delta": 0}),
+        (1, {"delta": math.nan}),
+        (1, {"cap": [8.0]}),
+        (1, {"cap": [math.nan, 1e-5]}),
+        (1, {"run": None}),
+        (1, {"part": []}),
+        (1, {"time": 1}),
+        (1, {"kind": ["reserve"]}),
+        (1, {"kind": "refuse"}),
+        (1, {"nested": "DEEP"}),
+        (0, {"dataset": ["notes"]}),
+        (2, {"release": "another"}),
+        (3, {"release": "r0"}),
+    ],
+)
+def test_a_row_that_says_nonsense_is_named_whatever_its_hash(
+    tmp_path: Path, row: int, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = filled(tmp_path / "notes.db")
+
+    def nonsense(rows: Rows) -> Rows:
+        body = canonical_json({**json.loads(rows[row][1]), **change})
+        rows[row][1] = body.replace('"DEEP"', "[" * 50_000)
+        return rows
+
+    rewritten(path, nonsense)
+    assert command.verify(path) == 1
+    said = capsys.readouterr().out
+    assert "Traceback" not in said
+    assert "row" in said
+    for use in (lambda: command.show(path), lambda: Ledger.open(path, "notes")):
+        with pytest.raises(LedgerError, match="damaged"):
+            use()
+
+
+def test_a_trigger_that_swallows_rows_stops_the_partner(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db")
+    connection = sqlite3.connect(path)
+    swallow = "CREATE TRIGGER x BEFORE INSERT ON entries BEGIN SELECT RAISE(IGNORE); END"
+    with Ledger.open(path, "notes") as already_open:
+        connection.execute(swallow)
+        connection.close()
+        with pytest.raises(LedgerError, match="'x' does not belong into a ledger"):
+            reserve(already_open, "r9")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"rows":1e999,"hash":""}', b"[" * 50_000, None])
+def test_a_head_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    head = tmp_path / "notes.db.head"
+    head.unlink()
+    head.mkdir() if content is None else head.write_bytes(content)
+    assert verify(path) == ["the head file notes.db.head cannot be read"]
+
+
+def test_a_busy_ledger_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    monkeypatch.setattr(client.ledger, "_BUSY_SECONDS", 0.01)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError, match="cannot be read now: database is locked"):
+        verify(path)
+    other.close()
+    assert verify(path) == []
+
+
+def test_bytes_that_are_no_text_a_link_and_a_path_too_long(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with Ledger.open(link, "notes") as ledger:
+        reserve(ledger, "r5")
+    assert verify(link) == verify(path) == []
+
+    def no_text(rows: Rows) -> Rows:
+        return [*rows[:1], [1, b"\xff", rows[1][2]], *rows[2:]]
+
+    tamper(path, no_text)
+    assert "row 1 cannot be understood" in verify(path)
+    with pytest.raises(LedgerError, match="too long"):
+        verify("a" * 5000)
+
+
+def test_nothing_is_appended_that_could_not_be_read_again(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    with Ledger.open(path, "notes") as ledger:
+        for delta in (math.nan, 0.0, 1.0):
+            with pytest.raises(ValueError, match="not a row"):
+                ledger.reserve("a", "r5", [ROUND], delta, "training", Budget(8.0, DELTA))
+    assert verify(path) == []
 
 
 # --- several processes, full disk ---------------------------------------------------------------
@@ -584,3 +699,14 @@ def test_show_says_what_is_spent_and_left(
     assert "1 requests were refused" in out
     assert command.verify(path) == 0
     assert "The ledger is whole: 5 rows" in capsys.readouterr().out
+
+
+def test_a_runs_name_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        reserve(ledger, "r1", run="\x1b[2J")
+    assert command.show(tmp_path / "notes.db") == 0
+    out = capsys.readouterr().out
+    assert r"\x1b[2J" in out
+    assert "\x1b" not in out
