@@ -18,13 +18,14 @@ layers, read from the prefix cache; ``full`` all layers (the embeddings stay fro
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ WARM_UP_ROWS = 64
 
 @dataclass(frozen=True)
 class Work:
-    """What one child measures; it travels as JSON."""
+    """What one process measures."""
 
     base: str
     trainable: str
@@ -103,12 +104,11 @@ def _first(rows: Any, count: int) -> Any:
     return kind(**{**fields, "offsets": rows.offsets[: count + 1], "labels": rows.labels[:count]})
 
 
-def child(work: Work) -> None:
-    """Answer every number of rows on standard input with a speed and the peak memory so far."""
+def answer(work: Work, asked: Connection) -> None:
+    """Answer every number of rows with a speed and the peak memory so far, until a 0 comes."""
     step = step_of(work)
-    for line in sys.stdin:
-        speed = step(int(line))
-        print(json.dumps({"speed": speed, "peak_mb": peak_mb()}), flush=True)
+    while rows := asked.recv():
+        asked.send({"speed": step(rows), "peak_mb": peak_mb()})
 
 
 def peak_mb() -> float:
@@ -119,34 +119,32 @@ def peak_mb() -> float:
 
 
 class Child:
-    """One measured process."""
+    """One measured process: a fork of this one, which has the libraries loaded and did nothing."""
 
     def __init__(self, work: Work) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.dp_throughput", "--child", json.dumps(vars(work))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        fork = multiprocessing.get_context("fork")
+        self.connection, theirs = fork.Pipe()
+        self.process = fork.Process(target=answer, args=(work, theirs), daemon=True)
+        self.process.start()
+        theirs.close()
 
     def step(self, rows: int) -> dict[str, float]:
         """One step on `rows` rows.
 
         Raises RuntimeError when the process has ended.
         """
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{rows}\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("a measuring process has ended early")
-        answer: dict[str, float] = json.loads(line)
+        self.connection.send(rows)
+        try:
+            answer: dict[str, float] = self.connection.recv()
+        except EOFError:
+            raise RuntimeError("a measuring process has ended early") from None
         return answer
 
     def end(self) -> None:
-        """Close its input, which ends it, and wait."""
-        self.process.communicate()
+        """Let it end, and wait."""
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(0)
+        self.process.join()
 
 
 def measure(works: Sequence[Work], repeats: int) -> list[dict[str, Any]]:
@@ -192,7 +190,7 @@ def _words(text: str, allowed: Sequence[str], parser: argparse.ArgumentParser) -
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure every group and write the file after each."""
     parser = argparse.ArgumentParser(prog="python -m bench.dp_throughput", description=__doc__)
-    parser.add_argument("--json", type=Path, help="where the rows go")
+    parser.add_argument("--json", type=Path, required=True, help="where the rows go")
     parser.add_argument("--modes", default=",".join(MODES))
     parser.add_argument("--trainable", default=",".join(LAYERS))
     parser.add_argument("--lengths", default="64,128")
@@ -202,13 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"])
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--base", default="embedded", help="another model than MiniLM")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args(argv)
-    if asked.child:
-        child(Work(**json.loads(asked.child)))
-        return
-    if asked.json is None:
-        parser.error("--json is needed")
     modes = _words(asked.modes, MODES, parser)
     sets = _words(asked.trainable, tuple(LAYERS), parser)
     rows: list[dict[str, Any]] = []

@@ -109,7 +109,7 @@ class Ledger:
             LedgerError: if the file belongs to another data set, is damaged, has lost its tail, or
                 cannot be written.
         """
-        path = Path(path)
+        path = _real(path)
         if not dataset:
             raise LedgerError("a ledger needs the name of its data set")
         try:
@@ -158,6 +158,7 @@ class Ledger:
                 is then written, which counts nothing.
             LedgerError: if the release is known with other segments, or the ledger is damaged or
                 cannot be written; nothing may then be trained.
+            ValueError: if delta is not between 0 and 1, or a name is not text.
         """
         segments = tuple(segments)
         with self._append() as (entries, add):
@@ -332,6 +333,8 @@ class Ledger:
     def _insert(self, seq: int, previous: str, kind: str, body: Mapping[str, Any]) -> int:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         text = canonical_json({**body, "kind": kind, "time": now})
+        if _parse(seq, text, "") is None:
+            raise ValueError(f"not a row that a ledger could be read with again: {kind}")
         self._db.execute(
             "INSERT INTO entries VALUES (?, ?, ?)", (seq, text, sha256_text(previous, text))
         )
@@ -367,7 +370,7 @@ def read(path: Path | str) -> list[Entry]:
     Raises:
         LedgerError: if there is no such file or it is damaged.
     """
-    entries, problems = _inspect(Path(path))
+    entries, problems = _inspect(_real(path))
     if problems:
         raise LedgerError(f"ledger {path} is damaged: {problems[0]}")
     return entries
@@ -383,7 +386,7 @@ def verify(path: Path | str) -> list[str]:
     Raises:
         LedgerError: if there is no such file.
     """
-    return _inspect(Path(path))[1]
+    return _inspect(_real(path))[1]
 
 
 def spent(
@@ -451,9 +454,9 @@ def reservations(entries: Sequence[Entry]) -> list[tuple[Entry, bool]]:
 
 
 def _inspect(path: Path) -> tuple[list[Entry], list[str]]:
-    if not path.is_file():
-        raise LedgerError(f"there is no ledger {path}")
     try:
+        if not path.is_file():
+            raise LedgerError(f"there is no ledger {path}")
         # Opened for writing, because a journal that a crash has left must be rolled back first.
         connection = _connect(path)
         try:
@@ -461,6 +464,8 @@ def _inspect(path: Path) -> tuple[list[Entry], list[str]]:
             return _examine(connection, _head_path(path))
         finally:
             connection.close()
+    except (OSError, sqlite3.OperationalError) as failure:
+        raise LedgerError(f"ledger {path} cannot be read now: {failure}") from failure
     except sqlite3.DatabaseError as failure:
         return [], [f"the file cannot be read as a ledger: {failure}"]
 
@@ -468,7 +473,10 @@ def _inspect(path: Path) -> tuple[list[Entry], list[str]]:
 def _examine(connection: sqlite3.Connection, head: Path) -> tuple[list[Entry], list[str]]:
     """Rows that can be read, and all that is wrong."""
     problems: list[str] = []
-    schema = dict(connection.execute("SELECT name, sql FROM sqlite_master").fetchall())
+    # SQLite's own statistics, which other tools leave, are only tables and do nothing.
+    statement = """SELECT name, sql FROM sqlite_master
+        WHERE NOT (type = 'table' AND name GLOB 'sqlite_stat[0-9]')"""
+    schema = {str(name): sql for name, sql in connection.execute(statement)}
     if "entries" not in schema:
         return [], ["it holds no entries at all"]
     problems += [
@@ -476,6 +484,11 @@ def _examine(connection: sqlite3.Connection, head: Path) -> tuple[list[Entry], l
         for name, sql in _SCHEMA.items()
         if schema.get(name) != sql
     ]
+    # A trigger more could swallow a row while the spend goes on.
+    strange = sorted(set(schema) - set(_SCHEMA))
+    problems += [f"{name!r} does not belong into a ledger" for name in strange]
+    if schema["entries"] != _SCHEMA["entries"]:
+        return [], problems
     entries: list[Entry] = []
     hashes: list[str] = []
     previous = ""
@@ -493,22 +506,46 @@ def _examine(connection: sqlite3.Connection, head: Path) -> tuple[list[Entry], l
         else:
             entries.append(entry)
     problems += _genesis_problems(entries)
+    problems += _order_problems(entries)
     problems += _head_problems(head, hashes)
     return entries, problems
 
 
-def _parse(seq: int, text: str, stored: str) -> Entry | None:
+def _parse(seq: int, text: Any, stored: str) -> Entry | None:
+    """The row, or None where it does not say all that a row of its kind has to."""
     try:
-        entry = Entry(seq, json.loads(text), stored)
-        if entry.kind in ("reserve", "refuse"):
-            _ = (entry.segments, entry.body["run"], entry.body["release"], entry.body["what"])
-        elif entry.kind == "commit":
-            _ = entry.body["release"]
-        elif entry.kind != "genesis":
-            return None
-    except (ValueError, KeyError, TypeError):
-        return None
-    return entry
+        body = json.loads(text)
+        if isinstance(body, dict) and isinstance(body["time"], str) and _whole(body):
+            return Entry(seq, body, stored)
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+        pass
+    return None
+
+
+def _whole(body: Mapping[str, Any]) -> bool:
+    """Whether a row's content has what its kind needs, each of the right type.
+
+    May raise ValueError, KeyError, TypeError or ArithmeticError where it has not.
+    """
+    match body["kind"]:
+        case "genesis":
+            return isinstance(body["dataset"], str) and isinstance(body["version"], int)
+        case "commit":
+            return isinstance(body["release"], str) and isinstance(body["reserved_as"], int)
+        case "reserve" | "refuse":
+            texts = [body["run"], body["release"], body["what"], body.get("part", "")]
+            if body["kind"] == "refuse":
+                texts.append(body["reason"])
+            for sigma, rate, steps in body["segments"]:
+                Segment(sigma, rate, steps)
+                float(sigma), float(steps)
+            # Its check is that of any delta; the epsilon plays no part.
+            Budget(1.0, body["delta"])
+            if body["cap"] is not None:
+                Budget(*body["cap"])
+            return all(isinstance(text, str) for text in texts)
+        case _:
+            return False
 
 
 def _genesis_problems(entries: Sequence[Entry]) -> list[str]:
@@ -525,6 +562,20 @@ def _genesis_problems(entries: Sequence[Entry]) -> list[str]:
     return problems
 
 
+def _order_problems(entries: Sequence[Entry]) -> list[str]:
+    """Rows that an honest ledger never appends: a release twice, or confirmed before reserved."""
+    problems, reserved = [], set[str]()
+    for entry in entries:
+        release = str(entry.body.get("release"))
+        if entry.kind == "reserve" and release in reserved:
+            problems.append(f"row {entry.seq} reserves a release that was reserved before")
+        elif entry.kind == "reserve":
+            reserved.add(release)
+        elif entry.kind == "commit" and release not in reserved:
+            problems.append(f"row {entry.seq} confirms a release that was not reserved")
+    return problems
+
+
 def _head_problems(head: Path, hashes: Sequence[str]) -> list[str]:
     """Whether the head file is the chain's last row or an earlier one (a crash before it moved)."""
     try:
@@ -533,7 +584,7 @@ def _head_problems(head: Path, hashes: Sequence[str]) -> list[str]:
     except FileNotFoundError:
         # Between the genesis and its first head there is nothing to lose yet.
         return [] if len(hashes) <= 1 else [f"the head file {head.name} is missing"]
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return [f"the head file {head.name} cannot be read"]
     if rows > len(hashes):
         return [f"the tail is cut off: {rows} rows were written, {len(hashes)} are left"]
@@ -550,6 +601,17 @@ def _committed(entries: Sequence[Entry]) -> set[str]:
     return {str(e.body["release"]) for e in entries if e.kind == "commit"}
 
 
+def _real(path: Path | str) -> Path:
+    """The file itself where `path` is a link: its head file lies beside it.
+
+    Raises LedgerError when the path leads nowhere that a file could be.
+    """
+    try:
+        return Path(path).resolve()
+    except (OSError, ValueError, RuntimeError) as failure:
+        raise LedgerError(f"ledger {path} cannot be opened: {failure}") from failure
+
+
 def _head_path(path: Path) -> Path:
     return path.with_name(path.name + ".head")
 
@@ -564,6 +626,8 @@ def _create_private(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+    # A row that is no text must be found by its hash, not stop whoever looks for it.
+    connection.text_factory = lambda data: data.decode(errors="replace")
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("PRAGMA synchronous=EXTRA")
     return connection

@@ -143,12 +143,14 @@ def read_file(path: Path | str, keys: tuple[str, ...] = _KEYS) -> Reader:
     """
     try:
         tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except (OSError, UnicodeDecodeError) as failure:
-        raise UserError(f"policy {path} cannot be read: {failure}") from failure
-    except yaml.YAMLError as failure:
-        raise UserError(f"policy {path} is not YAML: {' '.join(str(failure).split())}") from failure
     except _RepeatedKeyError as failure:
         raise UserError(f"policy {path}: {failure} is given twice") from failure
+    except RecursionError as failure:
+        raise UserError(f"policy {path} is not a policy: it is nested too deeply") from failure
+    except (OSError, UnicodeDecodeError) as failure:
+        raise UserError(f"policy {path} cannot be read: {failure}") from failure
+    except (yaml.YAMLError, ValueError) as failure:
+        raise UserError(f"policy {path} is not YAML: {' '.join(str(failure).split())}") from failure
     reader = Reader(str(path), "", tree)
     reader.known(keys)
     if (version := reader.get("version", POLICY_VERSION)) != POLICY_VERSION:
@@ -193,6 +195,20 @@ class _StrictLoader(yaml.SafeLoader):
             if key in keys[:place]:
                 raise _RepeatedKeyError(repr(key))
         return super().construct_mapping(node, deep)
+
+    def number(self, node: yaml.ScalarNode) -> Any:
+        """YAML 1.1 reads 1:30 as 90, in base 60, and 010 as 8: no budget is meant so."""
+        text = node.value.lstrip("+-")
+        if ":" in text or (text.isdigit() and len(text) > 1 and text.startswith("0")):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value} is not a plain number", node.start_mark
+            )
+        as_usual: Any = yaml.SafeLoader.yaml_constructors[node.tag]
+        return as_usual(self, node)
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _StrictLoader.add_constructor(_tag, _StrictLoader.number)
 
 
 @dataclass(frozen=True)
@@ -247,7 +263,7 @@ class Reader:
         try:
             # YAML 1.1 reads 1e-6, without a point, as text.
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self.wrong(key, "a number") from None
 
     def flag(self, key: str) -> bool:

@@ -30,10 +30,17 @@ class MessageError(ValueError):
 
 @dataclass(frozen=True)
 class Request:
-    """What the server asks: the round, and the run it belongs to (its id survives a resume)."""
+    """What the server asks: the round, and the run it belongs to (its id survives a resume).
+
+    The run's name goes into the partner's ledger, where people read it: a short printable text.
+    """
 
     run: str
     round: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.run, str) and not (self.run.isprintable() and 0 < len(self.run) <= 200):
+            raise ValueError("run is not the name of a run")
 
 
 @dataclass(frozen=True)

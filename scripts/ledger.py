@@ -21,7 +21,7 @@ def show(path: Path | str) -> int:
     console = Console(highlight=False, soft_wrap=True)
     entries = ledger.read(path)
     held = ledger.reservations(entries)
-    console.print(f"Data set {escape(repr(entries[0].body['dataset']))}, {len(entries)} rows.")
+    console.print(f"Data set {_plain(repr(entries[0].body['dataset']))}, {len(entries)} rows.")
     if not held:
         console.print("Nothing has been spent yet.")
     else:
@@ -29,7 +29,7 @@ def show(path: Path | str) -> int:
         total = ledger.total(entries, delta)
         console.print(
             f"Spent: epsilon {total.value:.4g} at delta {delta:g} ({total.accountant.upper()})."
-            + (f" {escape(total.note)}." if total.note else "")
+            + (f" {_plain(total.note)}." if total.note else "")
         )
         if budget is None:
             console.print("No limit was set when the last spend was reserved.")
@@ -47,7 +47,7 @@ def show(path: Path | str) -> int:
             )
     refusals = [entry for entry in entries if entry.kind == "refuse"]
     if refusals:
-        last = escape(str(refusals[-1].body["reason"]))
+        last = _plain(refusals[-1].body["reason"])
         console.print(f"{len(refusals)} requests were refused; the last because: {last}.")
     console.print(f"Last hash (keep a copy elsewhere): {len(entries)} {entries[-1].hash}")
     return 0
@@ -62,7 +62,7 @@ def verify(path: Path | str) -> int:
     console = Console(highlight=False, soft_wrap=True)
     problems = ledger.verify(path)
     for problem in problems:
-        console.print(f"[red]damaged[/red]: {escape(problem)}")
+        console.print(f"[red]damaged[/red]: {_plain(problem)}")
     if not problems:
         entries = ledger.read(path)
         console.print(
@@ -70,6 +70,12 @@ def verify(path: Path | str) -> int:
             "Compare the hash with a copy kept elsewhere to rule out that all of it was replaced."
         )
     return 1 if problems else 0
+
+
+def _plain(text: str) -> str:
+    """Text for the terminal: the names of runs come from a coordinator, who may try to steer it."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return escape(shown)
 
 
 def _last_cap(entries: list[ledger.Entry]) -> tuple[Budget | None, float]:
@@ -88,7 +94,7 @@ def _runs(
     for run in dict.fromkeys(str(entry.body["run"]) for entry, _ in held):
         of_run = [(entry, done) for entry, done in held if entry.body["run"] == run]
         table.add_row(
-            escape(run),
+            _plain(run),
             str(len(of_run)),
             str(sum(done for _, done in of_run)),
             f"{ledger.total(entries, delta, run).value:.4g}",

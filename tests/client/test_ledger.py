@@ -3,13 +3,15 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import json
+import math
 import os
 import shutil
 import signal
 import sqlite3
 import stat
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -297,6 +299,120 @@ def test_an_old_copy_of_both_files_is_found_only_by_a_head_kept_elsewhere(tmp_pa
         assert ledger.head() != kept
 
 
+def rewritten(path: Path, change: Callable[[Rows], Rows]) -> None:
+    """As somebody would who knows the chain, and can write the ledger and its head file."""
+    changed: list[list[Any]] = []
+
+    def whole(rows: Rows) -> Rows:
+        changed[:] = rechained(change(rows))
+        return changed
+
+    tamper(path, whole)
+    head = canonical_json({"rows": len(changed), "hash": changed[-1][2]})
+    path.with_name("notes.db.head").write_text(head)
+
+
+@pytest.mark.parametrize(
+    ("row", "change"),
+    [
+        (1, {"segments": [[1.0, 0.05, math.inf]]}),
+        (1, {"segments": [[1.0, 0.05, 10**400]]}),
+        (1, {"segments": [["1.0", 0.05, 4]]}),
+        (1, {"segments": None}),
+        (1, {"delta": 0}),
+        (1, {"delta": math.nan}),
+        (1, {"cap": [8.0]}),
+        (1, {"cap": [math.nan, 1e-5]}),
+        (1, {"run": None}),
+        (1, {"part": []}),
+        (1, {"time": 1}),
+        (1, {"kind": ["reserve"]}),
+        (1, {"kind": "refuse"}),
+        (1, {"nested": "DEEP"}),
+        (0, {"dataset": ["notes"]}),
+        (2, {"release": "another"}),
+        (3, {"release": "r0"}),
+    ],
+)
+def test_a_row_that_says_nonsense_is_named_whatever_its_hash(
+    tmp_path: Path, row: int, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = filled(tmp_path / "notes.db")
+
+    def nonsense(rows: Rows) -> Rows:
+        body = canonical_json({**json.loads(rows[row][1]), **change})
+        rows[row][1] = body.replace('"DEEP"', "[" * 50_000)
+        return rows
+
+    rewritten(path, nonsense)
+    assert command.verify(path) == 1
+    said = capsys.readouterr().out
+    assert "Traceback" not in said
+    assert "row" in said
+    for use in (lambda: command.show(path), lambda: Ledger.open(path, "notes")):
+        with pytest.raises(LedgerError, match="damaged"):
+            use()
+
+
+def test_a_trigger_that_swallows_rows_stops_the_partner(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db")
+    connection = sqlite3.connect(path)
+    swallow = "CREATE TRIGGER x BEFORE INSERT ON entries BEGIN SELECT RAISE(IGNORE); END"
+    with Ledger.open(path, "notes") as already_open:
+        connection.execute(swallow)
+        connection.close()
+        with pytest.raises(LedgerError, match="'x' does not belong into a ledger"):
+            reserve(already_open, "r9")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"rows":1e999,"hash":""}', b"[" * 50_000, None])
+def test_a_head_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    head = tmp_path / "notes.db.head"
+    head.unlink()
+    head.mkdir() if content is None else head.write_bytes(content)
+    assert verify(path) == ["the head file notes.db.head cannot be read"]
+
+
+def test_a_busy_ledger_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    monkeypatch.setattr(client.ledger, "_BUSY_SECONDS", 0.01)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError, match="cannot be read now: database is locked"):
+        verify(path)
+    other.close()
+    assert verify(path) == []
+
+
+def test_bytes_that_are_no_text_a_link_and_a_path_too_long(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with Ledger.open(link, "notes") as ledger:
+        reserve(ledger, "r5")
+    assert verify(link) == verify(path) == []
+
+    def no_text(rows: Rows) -> Rows:
+        return [*rows[:1], [1, b"\xff", rows[1][2]], *rows[2:]]
+
+    tamper(path, no_text)
+    assert "row 1 cannot be understood" in verify(path)
+    with pytest.raises(LedgerError, match="too long"):
+        verify("a" * 5000)
+
+
+def test_nothing_is_appended_that_could_not_be_read_again(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    with Ledger.open(path, "notes") as ledger:
+        for delta in (math.nan, 0.0, 1.0):
+            with pytest.raises(ValueError, match="not a row"):
+                ledger.reserve("a", "r5", [ROUND], delta, "training", Budget(8.0, DELTA))
+    assert verify(path) == []
+
+
 # --- several processes, full disk ---------------------------------------------------------------
 
 
@@ -363,25 +479,27 @@ METHODS_SIZE = 8 + 18 * 8
 VFS_OPEN, VFS_DELETE = 40, 48
 
 
-class Killer:
-    """Kills its own process at the n-th place where something may be half done.
+class Places:
+    """Calls `reached` with 0, 1, 2, … wherever something may be half done in this process.
 
     Places are every line executed on the way of a write through the ledger and the atomic file
     writer, and, within SQLite, before every write, truncate, sync and delete of a file, and
     half-way through every write.
     """
 
-    def __init__(self, at: int) -> None:
-        self.left = at
+    def __init__(self, reached: Callable[[int], None]) -> None:
+        self.count = 0
         self.system_calls = 0
+        self._reached = reached
         self._keep: list[Any] = []
+        self._trace_sqlite()
+        self._trace_lines()
 
     def place(self) -> None:
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.left -= 1
+        self.count += 1
+        self._reached(self.count - 1)
 
-    def trace_lines(self) -> None:
+    def _trace_lines(self) -> None:
         def local(frame: FrameType, event: str, arg: object) -> Any:
             if event == "line":
                 self.place()
@@ -393,7 +511,7 @@ class Killer:
 
         sys.settrace(enter)
 
-    def trace_sqlite(self) -> None:
+    def _trace_sqlite(self) -> None:
         """Replace the file methods of SQLite's virtual file system in this process."""
         library = ctypes.CDLL(ctypes.util.find_library("sqlite3"))
         library.sqlite3_vfs_find.restype = ctypes.c_void_p
@@ -425,8 +543,7 @@ class Killer:
             def call(file: int, data: int, size: int, offset: int) -> int:
                 self.system_calls += 1
                 self.place()
-                if self.left == 0:
-                    original(file, data, size // 2, offset)
+                original(file, data, size // 2, offset)
                 self.place()
                 return int(original(file, data, size, offset))
 
@@ -452,46 +569,99 @@ class Killer:
         patch(vfs + VFS_DELETE, deletes, counted)
 
 
-def two_rounds(path: Path, released: int) -> None:
-    """A partner's life: each release is announced (one byte) after its reservation returned."""
+class Releases:
+    """How many releases were made: one byte each in a file, which outlives the process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "released"
+        self.file.touch()
+
+    def announce(self) -> None:
+        with self.file.open("ab", buffering=0) as file:
+            file.write(b"x")
+
+    @property
+    def count(self) -> int:
+        return self.file.stat().st_size
+
+
+def two_rounds(folder: Path) -> None:
+    """A partner's life: each release is announced after its reservation has returned."""
+    released = Releases(folder)
     for release in ("r1", "r2"):
-        with Ledger.open(path, "notes") as ledger:
+        with Ledger.open(folder / "notes.db", "notes") as ledger:
             reservation = reserve(ledger, release)
-            os.write(released, b"x")
+            released.announce()
             ledger.commit(reservation)
 
 
-def run_until_killed(path: Path, at: int, arm: Callable[[Killer], None]) -> tuple[bool, int, int]:
-    """Whether the child was killed, how many releases it made, how many system calls SQLite did."""
-    out, into = os.pipe()
+def on_disk(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """All that a killed process leaves: names, modes and contents of files."""
+    return {f.name: (f.stat().st_mode, f.read_bytes()) for f in folder.iterdir()}
+
+
+def places_that_differ(folder: Path) -> list[int]:
+    """The first place of each stretch over which the files stay as they are.
+
+    Nothing but the files outlives a killed process (its locks go with it), so to be killed at one
+    place of a stretch is to be killed at any of it.
+    """
+    folder.mkdir()
+    chosen: list[int] = []
+    before: list[Any] = [None]
+
+    def reached(at: int) -> None:
+        now = on_disk(folder)
+        if now != before[0]:
+            chosen.append(at)
+            before[0] = now
 
     def work() -> None:
-        killer = Killer(at)
-        arm(killer)
-        two_rounds(path, into)
+        places = Places(reached)
+        two_rounds(folder)
         sys.settrace(None)
-        os.write(into, canonical_json({"calls": killer.system_calls}).encode())
+        said = {"places": chosen, "all": places.count, "calls": places.system_calls}
+        folder.with_suffix(".json").write_text(json.dumps(said))
 
-    child = in_child(work)
-    os.close(into)
-    status = os.waitpid(child, 0)[1]
-    with os.fdopen(out, "rb") as pipe:
-        said = pipe.read().decode()
-    if os.WIFSIGNALED(status):
-        return True, said.count("x"), 0
-    assert status == 0, f"the child failed with status {status}"
-    marks, _, rest = said.partition("{")
-    return False, len(marks), json.loads("{" + rest)["calls"]
+    assert os.waitpid(in_child(work), 0)[1] == 0
+    said = json.loads(folder.with_suffix(".json").read_text())
+    assert said["calls"] > 50, "SQLite's file methods were not reached"
+    assert said["all"] > 400, "the lines of the write path were not reached"
+    return list(said["places"])
 
 
-@pytest.mark.parametrize("arm", [Killer.trace_lines, Killer.trace_sqlite])
-def test_killed_at_every_write_it_never_forgets_a_release(
-    tmp_path: Path, arm: Callable[[Killer], None]
-) -> None:
-    killed, at, calls = True, 0, 0
-    while killed:
-        path = tmp_path / f"{at}" / "notes.db"
-        killed, released, calls = run_until_killed(path, at, arm)
+def killed_at(folder: Path, place: int) -> None:
+    def reached(at: int) -> None:
+        if at == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def work() -> None:
+        Places(reached)
+        two_rounds(folder)
+
+    folder.mkdir()
+    status = os.waitpid(in_child(work), 0)[1]
+    assert os.WIFSIGNALED(status), f"the child was not killed at {place}: status {status}"
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: a killed process leaves the same there, faster."""
+    shared = Path("/dev/shm")
+    if not os.access(shared, os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=shared) as folder:
+        yield Path(folder)
+
+
+def test_killed_at_every_write_it_never_forgets_a_release(in_memory: Path) -> None:
+    places = places_that_differ(in_memory / "whole")
+    assert len(places) > 50
+    for at in places:
+        folder = in_memory / f"{at}"
+        killed_at(folder, at)
+        path, released = folder / "notes.db", Releases(folder).count
         # What is left must be whole as it lies, before anything opens and mends it.
         if path.exists() and path.stat().st_size > 0:
             problems = verify(path)
@@ -502,12 +672,6 @@ def test_killed_at_every_write_it_never_forgets_a_release(
             reserve(ledger, "afterwards")
             assert len(ledger.spent()) == spent + 1
         assert verify(path) == [], at
-        shutil.rmtree(path.parent)
-        at += 1
-    assert released == 2
-    assert at > 50
-    if arm is Killer.trace_sqlite:
-        assert calls > 50, "SQLite's file methods were not reached"
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -535,3 +699,14 @@ def test_show_says_what_is_spent_and_left(
     assert "1 requests were refused" in out
     assert command.verify(path) == 0
     assert "The ledger is whole: 5 rows" in capsys.readouterr().out
+
+
+def test_a_runs_name_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        reserve(ledger, "r1", run="\x1b[2J")
+    assert command.show(tmp_path / "notes.db") == 0
+    out = capsys.readouterr().out
+    assert r"\x1b[2J" in out
+    assert "\x1b" not in out

@@ -103,6 +103,13 @@ def test_simulation_allows_everything_within_its_own_budget() -> None:
     [
         ("epsilon: 8", "epsilon: lots", "lifetime.epsilon must be a number"),
         ("epsilon: 8", "epsilon: true", "lifetime.epsilon must be a number"),
+        ("epsilon: 8", "epsilon: 1:30", "1:30 is not a plain number"),
+        ("epsilon: 8", "epsilon: 010", "010 is not a plain number"),
+        ("epsilon: 8", f"epsilon: {'9' * 400}", "lifetime.epsilon must be a number"),
+        ("epsilon: 8", f"epsilon: {'9' * 5000}", "is not YAML"),
+        ("[notes]", "[" * 5000, "nested too deeply"),
+        ("[notes]", "!!python/name:os.system x", "is not YAML"),
+        ("lifetime:\n", "lifetime:\n  <<: {epsilon: 80}\n", "is not YAML"),
         ("epsilon: 8", "epsilon: -1", "lifetime.epsilon must be a finite number above 0"),
         ("epsilon: 8", "epsilon: .inf", "lifetime.epsilon must be a finite number above 0"),
         ("epsilon: 8", "epsilon: .nan", "lifetime.epsilon must be a finite number above 0"),

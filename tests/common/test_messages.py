@@ -56,7 +56,13 @@ def test_a_field_of_another_type_is_refused(change: dict[str, Any]) -> None:
         messages.unpack(packed("Report", {**REPORT, **change}))
 
 
-@pytest.mark.parametrize("body", [[], "text", None, {"run": 5}, {"run": "r", "round": 1.5}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *([], "text", None, {"run": 5}, {"run": "r", "round": 1.5}),
+        *({"run": ""}, {"run": "\x1b[2J"}, {"run": "\ud800"}, {"run": "r" * 201}),
+    ],
+)
 def test_other_bodies_are_refused(body: object) -> None:
     with pytest.raises(MessageError):
         messages.unpack(packed("Request", body))
