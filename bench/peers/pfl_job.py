@@ -1,10 +1,11 @@
 """The job with pfl: its PyTorch model, its own simulation, its FederatedAveraging.
 
-``torchrun --nproc_per_node=2 -m bench.peers.pfl_job FOLDER`` trains as pfl's own benchmarks do (LoRA through peft, the simulation spread over processes by torchrun, mixed precision
-by pfl's own switch).  pfl's mechanisms protect a user, here a whole partner, and eight of them
-cannot hide one another; for example-level privacy it leaves local training to its user, so
-`train_one_user`, its place for that, takes the step with Opacus.  Unlike in a Flower app, the
-model and its hooks are made once, because pfl keeps one model for all users.
+``torchrun --nproc_per_node=2 -m bench.peers.pfl_job FOLDER`` trains as pfl's own benchmarks do:
+LoRA through peft, the simulation spread over processes by torchrun, mixed precision by pfl's own
+switch.  pfl's mechanisms protect a user, here a whole partner, and eight of them cannot hide one
+another; example-level privacy it leaves to local training, so `train_one_user`, its place for
+that, takes the step with Opacus.  Unlike in a Flower app, the model and its hooks are made once,
+because pfl keeps one model for all users.
 """
 
 from __future__ import annotations
@@ -96,9 +97,7 @@ class ExampleLevelAveraging(FederatedAveraging):
             max_grad_norm=self.clip,
             expected_batch_size=rate * len(labels),
         )
-        sampler = UniformWithReplacementSampler(
-            num_samples=len(labels), sample_rate=rate, steps=1
-        )
+        sampler = UniformWithReplacementSampler(num_samples=len(labels), sample_rate=rate, steps=1)
         rows = torch.tensor(next(iter(sampler)))
         batches = rows.split(job.physical_batch)
         for position, batch in enumerate(batches):

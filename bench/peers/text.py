@@ -38,9 +38,7 @@ def build_model(job: Job) -> nn.Module:
         if job.variant == "lora"
         else {"target_modules": ["intermediate.dense"], "layers_to_transform": [top]}
     )
-    lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, lora_dropout=0.1, **chosen
-    )
+    lora = LoraConfig(task_type=TaskType.SEQ_CLS, r=8, lora_alpha=16, lora_dropout=0.1, **chosen)
     return get_peft_model(model, lora)
 
 
@@ -54,9 +52,7 @@ def tokenised(rows: Rows, job: Job) -> TensorDataset:
         max_length=job.length,
         return_tensors="pt",
     )
-    return TensorDataset(
-        encoded["input_ids"], encoded["attention_mask"], torch.tensor(rows.labels)
-    )
+    return TensorDataset(encoded["input_ids"], encoded["attention_mask"], torch.tensor(rows.labels))
 
 
 @torch.no_grad()
