@@ -117,7 +117,7 @@ def _vectors(network: Network, rows: Examples) -> tuple[Tensor, Tensor]:
     device = pick_device("auto")
     try:
         for chosen in by_length(rows.lengths, TOKENS):
-            batch = rows.__getitems__(chosen.tolist()).to(device.device)
+            batch = rows.__getitems__(chosen.tolist()).to(device)
             with torch.inference_mode(), device.autocast():
                 rows.logits(network, batch)
             x[chosen.tolist(), :-1] = seen.pop().cpu()

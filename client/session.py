@@ -93,7 +93,7 @@ def _open_deployed(config_json: str) -> Session:
 
 
 def _session(config: Config, identity: str, partner: Partner, network: Network) -> Session:
-    device = pick_device(config.model.precision)
+    device = pick_device(config.model.precision, config.model.compile)
     for part in (network.embeddings, network.lower, network.suffix):
         part.to(device.device)
 

@@ -132,10 +132,11 @@ def _private_hooks(
                         p.grad_sample = torch.zeros((0, *p.shape), device=p.device)
                 else:
                     rows += len(batch)
-                    moved = batch.to(device.device)
-                    with device.autocast():
-                        logits = module(moved)
-                    model.task.losses(logits, moved).sum().backward()
+                    moved = batch.to(device)
+                    with device.products():
+                        with device.autocast():
+                            logits = module(moved)
+                        model.task.losses(logits, moved).sum().backward()
                     for name, p in parameters.items():
                         if getattr(p, "grad_sample", None) is None:
                             raise RuntimeError(f"training did not move {name}: it has no gradient")
@@ -225,7 +226,7 @@ def _fast_steps(
                 for p in optimizer.params:
                     p.grad = torch.zeros_like(p)
             else:
-                backward(batch.to(device.device))
+                backward(batch.to(device))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -243,11 +244,12 @@ def _plain(
     examples: Examples = loader.dataset  # type: ignore[assignment]
     for rows in batches:
         for start in range(0, len(rows), size):
-            moved = examples.__getitems__(rows[start : start + size]).to(device.device)
-            with device.autocast():
-                logits = model(moved)
-            losses = model.task.losses(logits, moved)
-            (losses.sum() / expected).backward()
+            moved = examples.__getitems__(rows[start : start + size]).to(device)
+            with device.products():
+                with device.autocast():
+                    logits = model(moved)
+                losses = model.task.losses(logits, moved)
+                (losses.sum() / expected).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

@@ -58,7 +58,10 @@ class ModelConfig:
     stride: int = 16
     truncation: str = "left"
     dropout: float = 0.0
+    # auto, fp32, bf16, or tf32 (GPUs: float32 but for the products of passes through the model).
     precision: str = "auto"
+    # GPUs only: torch.compile for the frozen prefix.
+    compile: bool = False
     prefix_cache: bool = True
 
 
@@ -127,7 +130,8 @@ class RunConfig:
     # The delivered model averages the global models of the last rounds (Polyak averaging, a
     # post-processing that costs no privacy): the share of the rounds that enters.
     average_last: float = 0.0
-    # Simulation only: worker processes (0: one a core) and the share of a GPU that each may use.
+    # Simulation only: worker processes (0: one a core) and the share of a GPU that each may use
+    # (0: an even share of what there is).
     workers: int = 0
     gpus_per_worker: float = 0.0
 
@@ -295,7 +299,7 @@ def validate(config: Config) -> Config:
         )
     _one_of("model.trainable", model.trainable, ("lora", "ia3", "bitfit", "last_k", "full"))
     _one_of("model.truncation", model.truncation, ("left", "right"))
-    _one_of("model.precision", model.precision, ("auto", "fp32", "bf16"))
+    _one_of("model.precision", model.precision, ("auto", "fp32", "bf16", "tf32"))
     _one_of("model.lora.factors", model.lora.factors, ("both", "b"))
     _between("model.drop_layers", model.drop_layers, 0, infinity)
     _between("model.layers", model.layers, 0, infinity)
@@ -348,6 +352,11 @@ def validate(config: Config) -> Config:
         raise UserError(
             "train.weight_decay: use 0 under privacy.mode=dp (decay is not part of the clipped "
             "gradient; regularise at the server instead)"
+        )
+    if config.private and model.precision == "tf32" and privacy.clipping != "hooks":
+        raise UserError(
+            "model.precision: tf32 goes with privacy.clipping=hooks; the other ways take norms "
+            "within the backward pass, where TF32 would loosen the clipping bound"
         )
     if config.private and model.dropout > 0 and model.prefix_cache and model.trainable != "full":
         raise UserError(

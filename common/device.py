@@ -1,26 +1,68 @@
-"""Where and in which precision the arithmetic runs."""
+"""Where and in which precision the arithmetic runs.
+
+On a GPU three things differ from a processor, and none of them exists on one: batches are copied
+from pinned memory, products of float32 matrices may be rounded to TF32, and the frozen prefix may
+be compiled.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Device:
-    """A torch device and the dtype of its matrix products (float32 means: no autocast)."""
+    """A torch device and the dtype of its matrix products (float32 means: no autocast).
+
+    With `tf32` a GPU rounds the inputs of float32 products to 10 bits (relative error up to
+    2^-11), within `products` alone.  `compiled` lets torch.compile write the frozen prefix's
+    kernels, which takes a minute and pays where many rows are read.
+    """
 
     device: torch.device
     dtype: torch.dtype
+    tf32: bool = False
+    compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
         """Autocast to `dtype` on this device, or nothing for float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @contextmanager
+    def products(self) -> Iterator[None]:
+        """The precision of float32 products within: of a forward pass and of its backward pass.
+
+        Norms, clipping and noise must stay outside: TF32 would loosen the bound that they keep.
+        """
+        before = torch.get_float32_matmul_precision()
+        if self.tf32:
+            torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            if self.tf32:
+                torch.set_float32_matmul_precision(before)
+
+    def prefix_of(self, run: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+        """`run`, compiled where that was asked for; batches of any shape share one compilation."""
+        if not self.compiled:
+            return run
+        compiled: Callable[..., Tensor] = torch.compile(run, dynamic=True)
+        return compiled
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        """`tensor` on this device; to a GPU from pinned memory, so that the copy need not wait."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def cpu_has_bf16() -> bool:
@@ -34,14 +76,30 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pick_device(precision: str = "auto") -> Device:
+def gpu_share(workers: int) -> float:
+    """The fraction of a GPU for each of `workers` processes that share all GPUs evenly; 0 without.
+
+    Ray places a worker on one GPU and counts in units of 1e-4, so the share is rounded down.
+    """
+    gpus = torch.cuda.device_count()
+    if gpus == 0:
+        return 0.0
+    on_one = -(-workers // gpus)
+    return 10_000 // on_one / 10_000
+
+
+def pick_device(precision: str = "auto", compiled: bool = False) -> Device:
     """CUDA when there is one, else the CPU; bf16 where the hardware has it, unless told otherwise.
 
-    `precision` is `auto`, `fp32` or `bf16`.
+    `precision` is `auto`, `fp32`, `bf16` or `tf32` (fp32 where there is no such GPU).  `compiled`
+    is for GPUs too: on a processor it costs more than it saves.
     """
     cuda = torch.cuda.is_available()
     has_bf16 = torch.cuda.is_bf16_supported() if cuda else cpu_has_bf16()
     use_bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
     return Device(
-        torch.device("cuda" if cuda else "cpu"), torch.bfloat16 if use_bf16 else torch.float32
+        torch.device("cuda" if cuda else "cpu"),
+        torch.bfloat16 if use_bf16 else torch.float32,
+        tf32=precision == "tf32" and cuda and torch.cuda.get_device_capability() >= (8, 0),
+        compiled=compiled and cuda,
     )

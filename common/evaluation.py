@@ -63,8 +63,8 @@ def evaluate(
     network.suffix.eval()
     for chosen in by_length(examples.lengths, EVALUATION_TOKENS):
         batch = examples.__getitems__(chosen.tolist())
-        with torch.inference_mode(), device.autocast():
-            logits = examples.logits(network, batch.to(device.device)).float().cpu()
+        with torch.inference_mode(), device.autocast(), device.products():
+            logits = examples.logits(network, batch.to(device)).float().cpu()
         losses = task.losses(logits, batch).clamp(0.0, task.loss_bound)
         loss += float(losses.nan_to_num(task.loss_bound).sum())
         tally.add(examples, batch, logits)

@@ -50,16 +50,16 @@ class Batch:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: Device) -> Batch:
         """The same batch with its tensors on `device`."""
-        if device.type == "cpu":
+        if device.device.type == "cpu":
             return self
         return Batch(
-            self.inputs.to(device, non_blocking=True),
-            self.mask.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
+            device.copy(self.inputs),
+            device.copy(self.mask),
+            device.copy(self.labels),
             self.indices,
-            None if self.owner is None else self.owner.to(device, non_blocking=True),
+            None if self.owner is None else device.copy(self.owner),
         )
 
 
@@ -257,10 +257,11 @@ def _save_vectors(directory: Path, rows: TokenExamples, network: Network, device
         dtype=bits,
         shape=(int(rows.offsets[-1]), hidden_size),
     )
+    prefix = device.prefix_of(network.prefix)
     for chosen in by_length(rows.lengths, PREFIX_TOKENS):
-        batch = rows.__getitems__(chosen.tolist())
-        with torch.inference_mode(), device.autocast():
-            hidden = network.prefix(batch.inputs.to(device.device), batch.mask.to(device.device))
+        batch = rows.__getitems__(chosen.tolist()).to(device)
+        with torch.inference_mode(), device.autocast(), device.products():
+            hidden = prefix(batch.inputs, batch.mask)
         hidden = hidden.to(device.dtype).cpu()
         flat = hidden.view(torch.int16) if bits == np.int16 else hidden
         for i, row in zip(chosen, flat, strict=True):
@@ -285,6 +286,9 @@ def with_prefix(
         str(network.frozen_layers),
         str(device.dtype),
         device.device.type,
+        # Kernels that round otherwise make other vectors.
+        *(["tf32"] if device.tf32 else []),
+        *(["compiled"] if device.compiled else []),
     )
     folder = built_once(
         private_directory(cache) / f"prefix-{key[:32]}",

@@ -83,7 +83,7 @@ def complete(config: Config) -> Config:
     from client.partner import simulated_shares, split_rows
     from common.data.load import resolve_labels
     from common.data.schema import check_partition
-    from common.device import usable_cores
+    from common.device import gpu_share, usable_cores
     from common.model import build as build_model
     from server.observers.tracker import check_tracking
     from server.sampling import sample
@@ -110,6 +110,7 @@ def complete(config: Config) -> Config:
     build_attack(config.attack)
     config.run.partners = len(shares)
     config.run.workers = config.run.workers or min(usable_cores(), len(shares))
+    config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
     pipeline = build_pipeline(config.strategy)
     sampled = sample([share.name for share in shares], config.run.fraction, config.run.seed, 1)
     pipeline.check(len(sampled))

@@ -26,7 +26,7 @@ def calibrate_head(network: Network, public: Examples, device: Device) -> None:
     hook = head.register_forward_pre_hook(lambda _, args: vectors.append(head.pool(*args)))
     try:
         for chosen in by_length(public.lengths, CALIBRATION_TOKENS):
-            batch = public.__getitems__(chosen.tolist()).to(device.device)
+            batch = public.__getitems__(chosen.tolist()).to(device)
             with torch.no_grad(), device.autocast():
                 public.logits(network, batch)
     finally:

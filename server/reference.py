@@ -28,7 +28,7 @@ def reference_update(
     for _ in range(config.local_steps):
         optimizer.zero_grad(set_to_none=True)
         for chosen in by_length(rows.lengths, EVALUATION_TOKENS):
-            batch = rows.__getitems__(chosen.tolist()).to(device.device)
+            batch = rows.__getitems__(chosen.tolist()).to(device)
             with device.autocast():
                 logits = rows.logits(network, batch)
             losses = network.task.losses(logits.float(), batch)

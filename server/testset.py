@@ -70,7 +70,7 @@ class TestSet:
         held_out, validation = found
         assert config.run.cache_dir is not None
         cache = Path(config.run.cache_dir)
-        device = pick_device(config.model.precision)
+        device = pick_device(config.model.precision, config.model.compile)
         for part in (network.embeddings, network.lower, network.suffix):
             part.to(device.device)
 

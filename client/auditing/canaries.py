@@ -272,7 +272,7 @@ class Gradients:
         return self.factors * torch.cat(found).double()
 
     def _batch(self, rows: list[int]) -> Batch:
-        batch = self.trial.examples.__getitems__(rows).to(self.trial.device.device)
+        batch = self.trial.examples.__getitems__(rows).to(self.trial.device)
         if batch.inputs.is_floating_point():
             batch = replace(batch, inputs=batch.inputs.float())
         return batch
