@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     ledger.add_argument("path", help="the ledger file")
     ledger.set_defaults(module="scripts.ledger", arguments=lambda a: (a.action, a.path))
     _add_evidence(commands)
+    _add_deliveries(commands)
     _add_deployment(commands)
     return parser
 
@@ -148,6 +149,20 @@ def _add_questions(commands: Any) -> None:
         return (a.directory, a.suite, columns, a.map, a.perturb, a.rows, a.seed, a.json)
 
     probe.set_defaults(module="scripts.probe", arguments=asked)
+
+
+def _add_deliveries(commands: Any) -> None:
+    """The commands that make other forms of the trained model."""
+    export = commands.add_parser(
+        "export",
+        help="write the trained model for another runtime",
+        description="Write the trained model of a run as an ONNX file beside its tokenizer, after "
+        "its logits were held against the model's own.",
+    )
+    export.add_argument("directory", help="the run directory")
+    export.add_argument("--onnx", action="store_true", required=True, help="as ONNX")
+    export.add_argument("--out", metavar="FOLDER", help="default: RUNDIR/onnx")
+    export.set_defaults(module="scripts.export", arguments=lambda a: (a.directory, a.out))
 
 
 def _add_deployment(commands: Any) -> None:

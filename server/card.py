@@ -200,6 +200,8 @@ def _procedure(config: Config, results: Mapping[str, Any]) -> list[str]:
         "lora": f"LoRA (r = {model.lora.r}) on {_list(model.lora.targets)}",
         "last_k": "all parameters",
         "full": "all parameters",
+        "bitfit": "the biases",
+        "ia3": "IA³ scales",
     }[model.trainable]
     layers = "every layer" if model.trainable == "full" or not model.layers else f"{model.layers}"
     rows = [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -55,33 +57,57 @@ class Trained:
         return predicted
 
 
-def load_trained(directory: Path) -> Trained:
-    """Load `model/` of a run directory; none of the code in it is run.
+def load_delivered(directory: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """`model/` of a run directory, whatever its task, in float32 on the CPU; none of its code runs.
 
     Raises UserError when there is no model or it cannot be loaded.
     """
     place = directory / "model"
-    try:
-        about = json.loads((place / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise UserError(f"{place}: there is no trained model; is this a finished run?") from None
-    if any(name.endswith("ForTokenClassification") for name in about.get("architectures") or []):
-        raise UserError(f"{place}: tags words (task=ner); this command asks text classifiers")
-    if (kind := about.get("problem_type")) in ("multi_label_classification", "regression"):
-        raise UserError(f"{place}: is for {kind}; this command asks classifiers with one label")
+    about = _about(place)
     AutoConfig.register("mean_pooled", MeanPooledConfig, exist_ok=True)
     AutoModelForSequenceClassification.register(
         MeanPooledConfig, MeanPooledForSequenceClassification, exist_ok=True
     )
     transformers_logging.disable_progress_bar()
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(place, trust_remote_code=False)
+        model = _class_of(about).from_pretrained(place, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"{place}: cannot be loaded: {first}") from error
-    names = model.config.id2label
-    return Trained(model.eval().float(), tokenizer, tuple(names[i] for i in range(len(names))))
+    return model.eval().float(), tokenizer
+
+
+def _about(place: Path) -> dict[str, Any]:
+    """The model's config.json."""
+    try:
+        found = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{place}: there is no trained model; is this a finished run?") from None
+    return dict(found)
+
+
+def _class_of(about: Mapping[str, Any]) -> Any:
+    kinds = about.get("architectures") or []
+    if any(name.endswith("ForTokenClassification") for name in kinds):
+        return AutoModelForTokenClassification
+    return AutoModelForSequenceClassification
+
+
+def load_trained(directory: Path) -> Trained:
+    """Load a classifier with one label; none of the code in its folder is run.
+
+    Raises UserError when there is no model, it is for another task or cannot be loaded.
+    """
+    place = directory / "model"
+    about = _about(place)
+    if _class_of(about) is AutoModelForTokenClassification:
+        raise UserError(f"{place}: tags words (task=ner); this command asks text classifiers")
+    if (kind := about.get("problem_type")) in ("multi_label_classification", "regression"):
+        raise UserError(f"{place}: is for {kind}; this command asks classifiers with one label")
+    model, tokenizer = load_delivered(directory)
+    names: Any = model.config.id2label
+    return Trained(model, tokenizer, tuple(names[i] for i in range(len(names))))
 
 
 def load_config(directory: Path) -> Config:
