@@ -1,0 +1,116 @@
+"""The side-by-side bench, with a stand-in for the systems, which take minutes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench import federation
+from bench.peers import job as jobs
+from bench.peers.flower_app.task import read_weights, write_weights
+from bench.peers.job import Job, Rows
+from bench.peers.text import accuracy, build_model, tokenised
+
+KEYS = [
+    *("system", "wall_s", "train_s", "seconds_to_accuracy", "accuracy"),
+    *("bytes_up_per_partner_round", "peak_mb"),
+]
+# Two rounds, a process that outlives it, and time for the memory to be read, four times a second.
+STAND_IN = """
+import subprocess, sys, time
+from pathlib import Path
+from bench.peers import job as jobs
+folder = Path(sys.argv[1])
+job = jobs.read(folder)
+left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+Path(sys.argv[2]).write_text(str(left.pid))
+for number in range(1, job.rounds + 1):
+    for _ in job.partners:
+        jobs.trained(folder, 0.5, 100)
+    jobs.evaluated(folder, number, 0.4 * number)
+time.sleep(0.6)
+"""
+
+
+def make_job(base: Path, variant: str) -> Job:
+    rows = Rows(["a good film", "a bad film that is far too long to be kept"], [1, 0])
+    return Job(
+        base=str(base),
+        variant=variant,
+        partners=[rows, rows],
+        test=rows,
+        noise=[1.0, 1.0],
+        rounds=2,
+        batch=1,
+        physical_batch=1,
+        length=6,
+        epsilon=8.0,
+        delta=1e-5,
+        seed=0,
+    )
+
+
+def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "lora")
+    job.write(tmp_path)
+    assert jobs.read(tmp_path) == job
+
+
+@pytest.mark.parametrize("variant", ["full", "lora", "lora_top"])
+def test_what_a_peer_trains_and_sends(tiny_bert: Path, variant: str) -> None:
+    job = make_job(tiny_bert, variant)
+    model = build_model(job)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert any("classifier" in name for name in trained)
+    assert not any("embeddings" in name for name in trained)
+    if variant == "lora_top":
+        assert {name.split(".layer.")[1][0] for name in trained if ".layer." in name} == {
+            str(model.config.num_hidden_layers - 1)
+        }
+    weights = {name: weight.clone() for name, weight in read_weights(model).items()}
+    write_weights(model, {name: weight + 1.0 for name, weight in weights.items()})
+    for name, weight in read_weights(model).items():
+        assert bool((weight == weights[name] + 1.0).all()), name
+    rows = tokenised(job.test, job)
+    assert rows.tensors[0].shape == (2, 6)
+    assert accuracy(model, rows) in (0.0, 0.5, 1.0)
+
+
+def test_a_row_and_no_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "left"
+    monkeypatch.setattr(
+        federation,
+        "command",
+        lambda name, folder, job, workers: (
+            [sys.executable, "-c", STAND_IN, str(folder), str(left)],
+            {},
+        ),
+    )
+    measured = federation.run("pfl-lora", make_job(tmp_path, ""), 1, 0.7, tmp_path / "log")
+    row = measured["row"]
+    assert list(row) == KEYS
+    assert row["train_s"] == 2.0
+    assert row["bytes_up_per_partner_round"] == 100
+    assert row["accuracy"] == 0.8
+    assert 0 < row["seconds_to_accuracy"] <= row["wall_s"]
+    assert row["peak_mb"] > 0
+    assert not psutil.pid_exists(int(left.read_text()))
+
+
+def test_what_the_file_holds_is_not_run_again(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    rows = [{"system": name} for name in federation.SYSTEMS]
+    out.write_text(json.dumps({"rows": rows, "details": []}))
+    federation.main(["--json", str(out)])
+    assert json.loads(out.read_text())["rows"] == rows
+
+
+def test_an_unknown_system_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        federation.main(["--json", str(tmp_path / "o.json"), "--systems", "fastest"])
+    assert error.value.code == 2
+    assert "unknown fastest" in capsys.readouterr().err
