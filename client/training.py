@@ -305,6 +305,7 @@ def train(
     network.write(start)
     start = network.read()
     network.suffix.train()
+    examples = examples.drawn(sampling)
     model = Forward(network, examples)
     parameters = list(network.trainable().values())
     expected = sample_rate * len(examples) if expected is None else expected

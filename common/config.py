@@ -291,7 +291,7 @@ def validate(config: Config) -> Config:
     infinity = float("inf")
     model, train, privacy, run = config.model, config.train, config.privacy, config.run
     _check_task(config)
-    _one_of("model.head", model.head, ("mean", "cls", "token"))
+    _one_of("model.head", model.head, ("mean", "cls", "token", "lm"))
     if model.trainable == "adalora":
         raise UserError(
             "model.trainable: adalora ranks directions by unclipped gradients, which privacy does "
@@ -376,9 +376,10 @@ def _check_task(config: Config) -> None:
             f"data.target: must be {task.target} with task={task.name}, got '{data.target}'"
         )
     if config.model.head not in task.heads:
-        if "token" in (config.model.head, *task.heads):
+        if {"token", "lm"} & {config.model.head, *task.heads}:
             raise UserError(
-                "model.head: token goes with task=ner, and mean or cls with classification"
+                "model.head: token goes with task=ner, lm with task=mlm, and mean or cls with "
+                "classification"
             )
         raise UserError(
             f"model.head: must be one of {', '.join(task.heads)} with task={task.name}, got "

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common import mean_pooled
 from common.config import Config
@@ -25,16 +26,21 @@ def export(parameters: Mapping[str, Tensor], config: Config, directory: Path) ->
     network.write(parameters)
     merge_adapters(network)
     config.about.deliver(last_layer(network), config.data)
+    save_model(network.stock, network.tokenizer, directory)
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write the folder, in the place of an earlier one."""
     shutil.rmtree(directory, ignore_errors=True)
     with atomic_directory(directory) as temporary:
-        if isinstance(network.stock, MeanPooledForSequenceClassification):
+        if isinstance(model, MeanPooledForSequenceClassification):
             module = Path(mean_pooled.__file__)
             shutil.copy(module, temporary / module.name)
-            network.stock.config.auto_map = {
+            model.config.auto_map = {
                 "AutoConfig": "mean_pooled.MeanPooledConfig",
                 "AutoModelForSequenceClassification": (
                     "mean_pooled.MeanPooledForSequenceClassification"
                 ),
             }
-        network.stock.save_pretrained(temporary)
-        network.tokenizer.save_pretrained(temporary)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)

@@ -79,6 +79,9 @@ class Examples(Protocol):
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Run the part of the network that these rows still need."""
 
+    def drawn(self, generator: torch.Generator) -> Examples:
+        """These rows for one message's training: where something of them is drawn, drawn anew."""
+
     def release(self) -> None:
         """Give back the memory of pages that were read; the next reading maps them again."""
 
@@ -134,6 +137,10 @@ class TokenExamples:
         logits: Tensor = network.suffix(hidden, batch.mask)
         return logits
 
+    def drawn(self, generator: torch.Generator) -> TokenExamples:
+        """Nothing is drawn."""
+        return self
+
     def release(self) -> None:
         """Token ids are small: they stay."""
 
@@ -175,6 +182,10 @@ class PrefixExamples:
         """Suffix only."""
         logits: Tensor = network.suffix(batch.inputs, batch.mask)
         return logits
+
+    def drawn(self, generator: torch.Generator) -> PrefixExamples:
+        """Nothing is drawn."""
+        return self
 
     def release(self) -> None:
         """Unload the pages: a worker that serves many partners would hold all of their vectors."""

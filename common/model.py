@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -53,6 +54,9 @@ REASONS = {
     "above frozen lower ones; ",
 }
 
+# In a mask of tokens: 0 padding, 1 a token, this a token that a masked language model predicts.
+PREDICTED = 2
+
 
 class Suffix(nn.Module):
     """The trained upper layers and the head."""
@@ -66,7 +70,7 @@ class Suffix(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Logits [batch, labels] from vectors [batch, tokens, hidden] and mask [batch, tokens]."""
         attention = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden, attention_mask=mask
+            config=self.config, inputs_embeds=hidden, attention_mask=mask.bool()
         )
         states = [hidden]
         for layer in self.layers:
@@ -158,6 +162,31 @@ class TokenHead(nn.Module):
         return logits
 
 
+class MaskedHead(nn.Module):
+    """The stock head of masked language models, at the places to be predicted alone.
+
+    `transform` is trained; `decoder` is the embeddings turned round, which stay as they are.
+    """
+
+    def __init__(self, transform: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+        # No part of what travels: as large as the vocabulary.
+        self.decode = [decoder]
+
+    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """Logits [batch, k, vocabulary]: of each row's `PREDICTED` places in order; then, in rows
+        that have fewer than k, of others, which mean nothing.
+        """
+        predicted = mask == PREDICTED
+        most = max(int(predicted.sum(1).max()), 1) if len(mask) else 1
+        places = predicted.int().argsort(dim=1, descending=True, stable=True)[:, :most]
+        vectors = states[-1].gather(1, places[..., None].expand(-1, -1, states[-1].shape[-1]))
+        decoder = self.decode[0].to(vectors.device)
+        logits: Tensor = decoder(self.transform(vectors))
+        return logits
+
+
 @dataclass(frozen=True)
 class Network:
     """A loaded model: `stock` is what is exported; `lower` and `suffix` are views of its parts."""
@@ -186,7 +215,7 @@ class Network:
         with torch.no_grad():
             hidden: Tensor = self.embeddings(input_ids=ids)
             attention = create_bidirectional_mask(
-                config=self.suffix.config, inputs_embeds=hidden, attention_mask=mask
+                config=self.suffix.config, inputs_embeds=hidden, attention_mask=mask.bool()
             )
             for layer in self.lower:
                 hidden = layer(hidden, attention)
@@ -307,6 +336,11 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...], task: Task) -> Pr
             f"model.max_length: {config.max_length} is more than the {positions} positions of "
             f"'{config.base}'"
         )
+    if config.head == "lm":
+        found: PreTrainedModel = _load(
+            AutoModelForMaskedLM, config.base, config.revision, **dropouts, **kept
+        )
+        return found
     if config.head != "mean":
         # A checkpoint may bring a head for another task, which is drawn anew anyway.
         fresh = task.name != "classification"
@@ -349,7 +383,9 @@ def _head_of(stock: Any, config: ModelConfig) -> tuple[Any, nn.Module]:
     """The encoder inside a stock classifier and its head as (vectors, mask) -> logits."""
     if isinstance(stock, MeanPooledForSequenceClassification):
         return stock.encoder, stock.head
-    encoder: Any = getattr(stock, stock.base_model_prefix)
+    encoder = encoder_of(stock)
+    if config.head == "lm":
+        return encoder, _masked_head(stock)
     if config.head == "token":
         return encoder, TokenHead(stock.dropout, stock.classifier, config.head_scale)
     if hasattr(stock, "pre_classifier"):
@@ -357,6 +393,33 @@ def _head_of(stock: Any, config: ModelConfig) -> tuple[Any, nn.Module]:
     if getattr(encoder, "pooler", None) is not None:
         return encoder, PooledHead(encoder.pooler, stock.dropout, stock.classifier)
     return encoder, SequenceHead(stock.classifier)
+
+
+def encoder_of(stock: Any) -> Any:
+    """The encoder inside any model that `build` or `export` makes."""
+    if isinstance(stock, MeanPooledForSequenceClassification):
+        return stock.encoder
+    return getattr(stock, stock.base_model_prefix)
+
+
+def layers_of(encoder: Any) -> nn.ModuleList:
+    """An encoder's layers."""
+    stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
+    found: nn.ModuleList = stack.layer
+    return found
+
+
+def _masked_head(stock: Any) -> MaskedHead:
+    """Each family names the same three parts in its own way: linear, activation, normalisation."""
+    if hasattr(stock, "cls"):
+        return MaskedHead(stock.cls.predictions.transform, stock.cls.predictions.decoder)
+    if hasattr(stock, "generator_predictions"):
+        return MaskedHead(stock.generator_predictions, stock.generator_lm_head)
+    if hasattr(stock, "vocab_transform"):
+        parts = (stock.vocab_transform, stock.activation, stock.vocab_layer_norm)
+        return MaskedHead(nn.Sequential(*parts), stock.vocab_projector)
+    parts = (stock.lm_head.dense, nn.GELU(), stock.lm_head.layer_norm)
+    return MaskedHead(nn.Sequential(*parts), stock.lm_head.decoder)
 
 
 def _embeddings_of(encoder: Any) -> nn.Module:
@@ -415,12 +478,14 @@ def build(
 ) -> Network:
     """Load `model.base`, add the head, mark what is trained.
 
-    `task` is by default the one that the head is made for.
+    `task` is by default the one that the head is made for.  A masked language model's output
+    embeddings are its input embeddings and are not trained.
 
     The head and LoRA's random factor are drawn from `seed`, so that every side builds the very
     same start.  Raises UserError when the model cannot be loaded or the choice does not fit it.
     """
-    about = TASKS[task or ("ner" if config.head == "token" else "classification")]
+    usual = {"token": "ner", "lm": "mlm"}.get(config.head, "classification")
+    about = TASKS[task or usual]
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -428,8 +493,7 @@ def build(
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels, about)
         encoder, head = _head_of(stock, config)
-        stack = encoder.transformer if hasattr(encoder, "transformer") else encoder.encoder
-        layers: nn.ModuleList = stack.layer
+        layers = layers_of(encoder)
         count = len(layers)
         top = trained_layers(config, count)
         for parameter in stock.parameters():
@@ -459,6 +523,9 @@ def last_layer(network: Network) -> nn.Linear:
 def _last_layer(stock: Any) -> nn.Linear:
     if isinstance(stock, MeanPooledForSequenceClassification):
         return stock.head.classifier
+    if not hasattr(stock, "classifier"):
+        decoder: nn.Linear = stock.get_output_embeddings()
+        return decoder
     found: nn.Linear = getattr(stock.classifier, "out_proj", stock.classifier)
     return found
 

@@ -34,6 +34,7 @@ from common.features import (
 )
 from common.files import built_once, private_directory, sha256_text
 from common.losses import IGNORED
+from common.masked import prepare_masked
 from common.model import Network
 
 # Sub-tokens that a window holds beside the text: [CLS] and [SEP].
@@ -102,6 +103,10 @@ class WordExamples:
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Logits [windows, tokens, classes]."""
         return self.inner.logits(network, batch)
+
+    def drawn(self, generator: torch.Generator) -> WordExamples:
+        """Nothing is drawn."""
+        return self
 
     def release(self) -> None:
         """Unload what `inner` has mapped."""
@@ -188,5 +193,7 @@ def prepare_table(
     """The rows of a table for training or evaluation, whatever their targets are."""
     if rows.tags is not None:
         return prepare_words(rows, network, config, device, cache)
+    if config.head == "lm":
+        return prepare_masked(rows, network, config, cache)
     targets = rows.labels if rows.targets is None else rows.targets
     return prepare(rows.texts, targets, network, config, device, cache)

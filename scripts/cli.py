@@ -163,6 +163,26 @@ def _add_deliveries(commands: Any) -> None:
     export.add_argument("--onnx", action="store_true", required=True, help="as ONNX")
     export.add_argument("--out", metavar="FOLDER", help="default: RUNDIR/onnx")
     export.set_defaults(module="scripts.export", arguments=lambda a: (a.directory, a.out))
+    student = commands.add_parser(
+        "distill",
+        help="teach a smaller student to answer as the trained model does",
+        description="Make a student with fewer layers and teach it, on public texts alone, to "
+        "answer as the trained model of a run does.",
+    )
+    student.add_argument("directory", help="the run directory")
+    student.add_argument("--layers", type=int, required=True, help="encoder layers of the student")
+    student.add_argument("--out", metavar="FOLDER", help="default: RUNDIR/student")
+    student.add_argument(
+        "--text",
+        metavar="FILE",
+        help="public texts, one a line, UTF-8 (default: the run's public validation rows)",
+    )
+    student.add_argument("--epochs", type=int, default=5)
+    student.add_argument("--seed", type=int, default=0)
+    student.set_defaults(
+        module="scripts.distill",
+        arguments=lambda a: (a.directory, a.layers, a.out, a.text, a.epochs, a.seed),
+    )
 
 
 def _add_deployment(commands: Any) -> None:

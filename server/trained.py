@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 from transformers import (
     AutoConfig,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -91,6 +92,8 @@ def _class_of(about: Mapping[str, Any]) -> Any:
     kinds = about.get("architectures") or []
     if any(name.endswith("ForTokenClassification") for name in kinds):
         return AutoModelForTokenClassification
+    if any(name.endswith("ForMaskedLM") for name in kinds):
+        return AutoModelForMaskedLM
     return AutoModelForSequenceClassification
 
 
@@ -103,6 +106,8 @@ def load_trained(directory: Path) -> Trained:
     about = _about(place)
     if _class_of(about) is AutoModelForTokenClassification:
         raise UserError(f"{place}: tags words (task=ner); this command asks text classifiers")
+    if _class_of(about) is AutoModelForMaskedLM:
+        raise UserError(f"{place}: fills in words (task=mlm); this command asks text classifiers")
     if (kind := about.get("problem_type")) in ("multi_label_classification", "regression"):
         raise UserError(f"{place}: is for {kind}; this command asks classifiers with one label")
     model, tokenizer = load_delivered(directory)

@@ -69,6 +69,10 @@ class Chosen:
         """Run the part of the network that these rows still need."""
         return self.examples.logits(network, batch)
 
+    def drawn(self, generator: torch.Generator) -> Chosen:
+        """As of all rows."""
+        return Chosen(self.examples.drawn(generator), self.rows)
+
     def release(self) -> None:
         """As of all rows."""
         self.examples.release()

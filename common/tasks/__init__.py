@@ -2,11 +2,19 @@
 
 from common.tasks.base import LOSS_BOUND, Measured, Tally, Task
 from common.tasks.classification import Classification
+from common.tasks.mlm import MaskedLanguage
 from common.tasks.multilabel import Multilabel
 from common.tasks.ner import NamedEntities
 from common.tasks.regression import Regression
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (Classification(), NamedEntities(), Multilabel(), Regression())
+    task.name: task
+    for task in (
+        Classification(),
+        NamedEntities(),
+        Multilabel(),
+        Regression(),
+        MaskedLanguage(),
+    )
 }
 __all__ = ["LOSS_BOUND", "TASKS", "Measured", "Tally", "Task"]

@@ -48,9 +48,10 @@ class NamedEntities(Task):
         room = config.model.max_length - 2
         if not 0 <= config.model.stride < room:
             raise UserError(f"model.stride: must be in [0, {room}), got {config.model.stride}")
-        if config.privacy.clipping == "ghost":
+        if config.privacy.clipping != "hooks":
             raise UserError(
-                "privacy.clipping: ghost clips windows, not sentences; use hooks (task=ner)"
+                f"privacy.clipping: {config.privacy.clipping} clips windows, not sentences; use "
+                "hooks (task=ner)"
             )
         if config.private_metrics:
             raise UserError(
