@@ -210,4 +210,6 @@ def _data(path: Path, tree: Any) -> DataConfig:
         raise UserError(f"{path}: data.labels must name every label in the federation's order")
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
         data.path = str(_beside(path, data.path))
+    if data.names_model:
+        data.names_model = _model(path, data.names_model)
     return data

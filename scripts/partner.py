@@ -113,6 +113,7 @@ def _policy(own: PartnerFile) -> str:
 def _data(own: PartnerFile) -> str:
     from client.accounting import check_delta
     from client.policy import PolicyRequest
+    from common.data.deidentify import describe
     from common.data.schema import target_of
     from common.tasks import TASKS
 
@@ -132,7 +133,10 @@ def _data(own: PartnerFile) -> str:
     )
     train, validation = rows(own)
     check_delta(policy.budget.delta, len(train))
-    return f"{len(train)} rows to train on, {len(validation)} to validate on"
+    found = f"{len(train)} rows to train on, {len(validation)} to validate on"
+    if train.replaced is None:
+        return found
+    return f"{found}; replaced in all of them: {describe(train.replaced)}"
 
 
 def _models(own: PartnerFile) -> str:

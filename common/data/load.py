@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from common.data.cache import cached_table
+from common.data.deidentify import deidentified
 from common.data.demo import LABELS
 from common.data.schema import NAMED, DataConfig, target_of
 from common.data.sources import own_test_set
@@ -65,14 +66,17 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
 
 
 def _table(config: DataConfig, cache_dir: Path, path: str | None = None) -> Table:
-    """The rows of a source that ``config.where`` lets in."""
+    """The rows of a source that ``config.where`` lets in, de-identified where that is asked."""
     table = cached_table(config, cache_dir, path)
-    if not config.where:
-        return table
-    chosen = rows_where(table, config.where)
-    if not chosen.any():
-        raise UserError("data.where: no row has these values")
-    return table.select(chosen)
+    if config.where:
+        chosen = rows_where(table, config.where)
+        if not chosen.any():
+            raise UserError("data.where: no row has these values")
+        table = table.select(chosen)
+    if config.deidentify:
+        assert config.names_model is not None
+        table = deidentified(table, config.names_model, cache_dir)
+    return table
 
 
 def _holds_out(config: DataConfig, table: Table) -> bool:

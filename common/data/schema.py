@@ -79,6 +79,11 @@ class DataConfig:
     target: str = "label"
     label_delimiter: str = ";"
     bounds: list[float] = field(default_factory=list)
+    # Replace names, dates, numbers, addresses and identifiers before a text is used.  The names of
+    # persons, places and organisations are found by a model (a folder or hub id); "none" leaves
+    # them.
+    deidentify: bool = False
+    names_model: str | None = None
     # How the tags of words are written (task=ner): bio, iob1 or io.  null: no tags.
     scheme: str | None = None
     # What one record of a CoNLL file is, and with it what privacy protects: a sentence, or a
@@ -123,6 +128,15 @@ def check_data(config: DataConfig) -> None:
         raise UserError(f"data.source must be one of {', '.join(SOURCES)}")
     _check_tags(config)
     _check_target(config)
+    if config.deidentify and config.scheme is not None:
+        raise UserError("data.deidentify: not with tagged words, whose tags would lose their place")
+    if config.deidentify and not config.names_model:
+        raise UserError(
+            "data.names_model: name a model that tags persons (a folder or hub id), or none to "
+            "leave names as they are"
+        )
+    if config.names_model and not config.deidentify:
+        raise UserError("data.names_model: goes with data.deidentify=true")
     if len(config.delimiter) != 1:
         raise UserError("data.delimiter must be one character")
     for key in ("validation_fraction", "test_fraction"):

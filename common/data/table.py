@@ -95,6 +95,8 @@ class Table:
     targets: float32 [n, k] where a row's target is not one label: 1 for each of K labels that it
     has, or one number brought from its bounds to [-1, 1].  Its label is then (for partitions by
     label alone) 1 + its first label's number, 0 without any, or the tenth of the bounds.
+    replaced: how often what was replaced in the texts of the whole table, by kind, where they were
+    de-identified.
     files, file_ids, rows: where each row came from; rows are data rows from 1 (no header).
     """
 
@@ -109,6 +111,7 @@ class Table:
     rows: NDArray[np.int64]
     tags: Tags | None = None
     targets: NDArray[np.float32] | None = None
+    replaced: dict[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -133,6 +136,7 @@ class Table:
             rows=self.rows[chosen],
             tags=None if self.tags is None else self.tags.select(chosen),
             targets=None if self.targets is None else self.targets[chosen],
+            replaced=self.replaced,
         )
 
     def fingerprint(self) -> str:
