@@ -57,7 +57,7 @@ def names(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("names")
     net = build(config.model, config.outputs, 0)
     examples = prepare_table(table, net, config.model, FP32, folder / "cache")
-    how = TrainConfig(local_steps=50, optimizer="adam", lr=0.005)
+    how = TrainConfig(local_steps=90, optimizer="adam", lr=0.005)
     draws = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
     train(net, examples, net.read(), how, 0.3, None, *draws, FP32)
     export({**net.read(), **net.constants()}, config, folder / "model")
