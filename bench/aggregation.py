@@ -177,7 +177,7 @@ CASES: dict[str, Case] = {
     "meamed": Case(MeaMed, None, byzfl("Meamed", 7)),
     "monna": Case(lambda f: MoNNA(f, pivot=0), None, byzfl("MoNNA", 1)),
     "mda": Case(MDA, None, byzfl("MDA", 1)),
-    "caf": Case(CAF, None, byzfl("CAF", 3)),
+    "caf": Case(CAF, None, byzfl("CAF", 5)),
     "centred_clipping": Case(
         lambda f: CentredClipping(f, tau=100.0, iterations=1),
         None,
@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
     "nnm": Case(NNM, None, byzfl("NNM", lambda n, f: float(n - f + 1)), in_place=True),
     "arc": Case(ARC, None, byzfl("ARC", 1), in_place=True),
     "static_clipping": Case(
-        lambda f: StaticClipping(100.0), None, byzfl("Clipping", 1, c=100.0), in_place=True
+        lambda f: StaticClipping(100.0), None, byzfl("Clipping", 4, c=100.0), in_place=True
     ),
 }
 
