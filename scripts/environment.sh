@@ -2,6 +2,8 @@
 # Usage: prepare EXTRAS   (for example: prepare demo,dev)
 prepare() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+  # A federation is many processes: without bytecode each would compile what it imports anew.
+  unset PYTHONDONTWRITEBYTECODE
   if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     local python=""
     for candidate in python3 python3.11 python3.12 python3.13 python; do

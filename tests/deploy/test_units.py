@@ -23,13 +23,14 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import session
-from client.deployed import load_partner_file, localised
+from client.deployed import load_partner_file, localised, rows
 from client.ledger import LedgerError
 from common import messages
 from common.bundle import build_bundle, check_bundle
 from common.config import Config, DataConfig, to_json
 from common.errors import UserError
 from scripts import cli
+from scripts.partner import _data as check_data_line
 from scripts.provision import load_federation, provision, revoke_partner, rotate_partner
 from server.superlink import FleetOnly, of_itself
 
@@ -196,6 +197,26 @@ def test_where_the_rows_are_never_comes_from_the_coordinator(
     ):
         with pytest.raises(UserError, match=words):
             localised(own, wrong)
+
+
+def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("presidio_analyzer", reason="the extra deidentify is not installed")
+    (tmp_path / "names").mkdir()
+    data = {"labels": ["bad", "good"], "path": "notes.csv", "deidentify": True}
+    own = load_partner_file(partner_file(made[1], tmp_path, data={**data, "names_model": "names"}))
+    assert own.data.names_model == str(tmp_path / "names")
+    own = load_partner_file(partner_file(made[1], tmp_path, data={**data, "names_model": "none"}))
+    (tmp_path / "notes.csv").write_text(
+        "text,label\n" + "\n".join(f"room {i} of a{i}b,{('bad', 'good')[i % 2]}" for i in range(40))
+    )
+    # What a coordinator asks neither switches it on nor off.
+    assert localised(own, asked()).data == own.data
+    train, validation = rows(own)
+    assert {*train.texts, *validation.texts} == {"room <NUMBER> of <IDENTIFIER>"}
+    assert len(train) + len(validation) == 40
+    said = check_data_line(own)
+    assert said.endswith("replaced in all of them: 40 identifiers, 40 numbers")
+    assert "room" not in said
 
 
 @pytest.mark.parametrize(
