@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import UserError
-from server.distill import Distilled, Teaching, distill
+from server.distill import Distilled, Teaching, distill, told
 
 
 def main(
@@ -26,15 +26,11 @@ def main(
 
 def describe(done: Distilled) -> str:
     """What was made, in a line."""
-    told = (
-        f"{done.agreement:.1%} of its answers are the model's"
-        if done.agreement is not None
-        else f"its answers differ from the model's by {done.difference:.3g} on average"
-    )
     return (
         f"{done.folder}: {done.layers} of {done.teacher_layers} layers, "
         f"{done.parameters / 1e6:.1f} of {done.teacher_parameters / 1e6:.1f} million parameters, "
-        f"taught on {done.texts:,} public texts; on {done.held_out:,} held-out texts {told}"
+        f"taught on {done.texts:,} public texts; on {done.held_out:,} held-out texts "
+        f"{told(done, 'model')}"
     )
 
 

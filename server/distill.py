@@ -234,18 +234,21 @@ def _compare(
     return (None, mean) if kind == "regression" else (mean, None)
 
 
+def told(done: Distilled, teacher: str) -> str:
+    """How the student's answers stand to those of `teacher`, as a clause."""
+    if done.agreement is not None:
+        return f"{done.agreement:.1%} of its answers are the {teacher}'s"
+    return f"its answers differ from the {teacher}'s by {done.difference:.3g} on average"
+
+
 def _card(done: Distilled, run: str) -> str:
-    told = (
-        f"{done.agreement:.1%} of its answers are the teacher's"
-        if done.agreement is not None
-        else f"its answers differ from the teacher's by {done.difference:.3g} on average"
-    )
     return (
         "---\nlibrary_name: transformers\ntags: [fedaccord, distillation]\n---\n"
         f"# A student with {done.layers} of {done.teacher_layers} layers\n\n"
         f"Taught by the model of the run {run} on {done.texts:,} public texts. It has "
         f"{done.parameters / 1e6:.1f} million parameters instead of "
-        f"{done.teacher_parameters / 1e6:.1f}; on {done.held_out:,} held-out texts {told}.\n\n"
+        f"{done.teacher_parameters / 1e6:.1f}; on {done.held_out:,} held-out texts "
+        f"{told(done, 'teacher')}.\n\n"
         "What the teacher's card says of its use, its limits and its privacy holds for the "
         "student: it read the teacher and public texts alone. Its fairness between groups was not "
         "measured.\n"
