@@ -5,13 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import re
 import warnings
 from collections import Counter
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -28,18 +24,10 @@ from flwr_datasets.partitioner import (
 )
 from numpy.typing import NDArray
 
+from client.shares import PartnerShare
 from common.data.schema import Block, PartitionConfig, check_partition
 from common.data.table import Table
 from common.errors import UserError
-from common.files import built_once, canonical_json, sha256_text
-
-
-@dataclass(frozen=True, eq=False)
-class PartnerShare:
-    """A partner's stable, file-safe name and the ascending positions of its rows in the table."""
-
-    name: str
-    indices: NDArray[np.int64]
 
 
 def partition(table: Table, config: PartitionConfig, seed: int) -> list[PartnerShare]:
@@ -67,33 +55,6 @@ def partition(table: Table, config: PartitionConfig, seed: int) -> list[PartnerS
         if names[share.name.lower()] > 1:
             raise UserError(f"two partners are called {share.name}: rename a block")
     return shares
-
-
-def kept_partition(
-    table: Table, config: PartitionConfig, seed: int, cache: Path
-) -> list[PartnerShare]:
-    """What ``partition`` gives, from ``cache`` where it was divided before.
-
-    The submitter of a simulation and each of its workers need it, and dividing rows among
-    thousands of partners takes minutes.
-    """
-    named = (value for name in sorted(table.groups) for value in (name, *table.groups[name]))
-    key = sha256_text(
-        *(canonical_json(asdict(config)), str(seed), version("flwr-datasets")),
-        *(table.keys.tobytes(), table.labels.tobytes(), "\0".join(map(str, named))),
-    )
-
-    def save(folder: Path) -> None:
-        shares = partition(table, config, seed)
-        (folder / "names.json").write_text(json.dumps([share.name for share in shares]))
-        np.save(folder / "ends.npy", np.cumsum([len(share.indices) for share in shares]))
-        np.save(folder / "indices.npy", np.concatenate([share.indices for share in shares]))
-
-    folder = built_once(cache / f"shares-{key[:32]}", save)
-    names: list[str] = json.loads((folder / "names.json").read_text())
-    indices = np.load(folder / "indices.npy")
-    parts = np.split(indices, np.load(folder / "ends.npy")[:-1])
-    return [PartnerShare(name, part) for name, part in zip(names, parts, strict=True)]
 
 
 def _divide(

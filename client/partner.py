@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from client.attacks.poison import poisoned
-from client.partition import PartnerShare, kept_partition
 from client.policy import Policy
+from client.shares import PartnerShare, kept_partition
 from common.config import Config, from_json
 from common.data.load import training_table
 from common.data.split import split_partner

@@ -1,4 +1,8 @@
-"""One message at a deployed partner: Flower's ClientApp process, running our code and no other."""
+"""One message at a deployed partner: Flower's ClientApp process, running our code and no other.
+
+What answers it is imported by the process of the message, whose fork server has it loaded: the one
+that watches for messages needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,6 @@ from flwr.supernode.runtime import run_clientapp as flower
 
 from common.bundle import check_bundle
 from common.errors import UserError
-from common.messages import Refusal, Report, unpack
 from common.worker import substitute
 
 log = logging.getLogger("fedaccord")
@@ -76,6 +79,8 @@ def _answer(message: Message, context: Context) -> Message:
 
 def _tell_cost(reply: Message, seconds: float) -> None:
     """Log what this message took beside training."""
+    from common.messages import Refusal, Report, unpack
+
     body = unpack(reply.content)
     # The round is a text of the coordinator's choice.
     kind, number = reply.metadata.message_type, ascii(reply.metadata.group_id)[1:-1][:40]

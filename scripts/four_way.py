@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +16,7 @@ from rich.table import Table
 from common.config import config_hash, malicious
 from common.errors import UserError
 from common.files import write_atomic
+from scripts import simulate
 from scripts.compose import as_group_choice, compose_config
 from server.fourway import CELLS, HEAD, SCHEMA_VERSION, Cell, cells_of, markdown, rows
 from server.report.study import write_study_report
@@ -44,21 +43,11 @@ def main(
     _claim(study, document)
     if find_spec("matplotlib") is None:
         console.print("no figure without matplotlib: pip install 'fedaccord[report]'")
-    failed = []
-    for seed in document["seeds"]:
-        for cell in CELLS:
-            place = study / f"seed-{seed}" / cell.name
-            if not (place / "results.json").exists():
-                console.rule(f"{cell.name}, seed {seed}")
-                code = _simulate(document, cell, seed, place)
-                if code == INTERRUPTED:
-                    console.print("stopped; the same command continues")
-                    return INTERRUPTED
-                if code and not _began(place):
-                    raise UserError(f"{cell.name}, seed {seed}: could not begin, see above")
-                if code:
-                    failed.append(f"{cell.name}, seed {seed}")
-            _write(study, document)
+    try:
+        failed = _run_missing(document, study, console)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command continues")
+        return INTERRUPTED
     console.print(_table(document))
     for name in failed:
         console.print(f"failed: {name} (the same command tries again)")
@@ -144,22 +133,43 @@ def _began(place: Path) -> bool:
     return (place / "checkpoints").exists()
 
 
-def _simulate(document: Mapping[str, Any], cell: Cell, seed: int, place: Path) -> int:
-    """Run or continue one cell in a process of its own; its exit code."""
+def _run_missing(document: dict[str, Any], study: Path, console: Console) -> list[str]:
+    """Run every cell that has no result, on workers that all share; the names of those that failed.
+
+    Raises KeyboardInterrupt when stopped (the cell that was under way goes on from its checkpoint),
+    UserError when a cell could not begin.
+    """
+    from server import runtime
+
+    failed = []
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for seed in document["seeds"]:
+            for cell in CELLS:
+                place = study / f"seed-{seed}" / cell.name
+                if not (place / "results.json").exists():
+                    console.rule(f"{cell.name}, seed {seed}")
+                    try:
+                        _simulate(document, cell, seed, place)
+                    except UserError as error:
+                        if not _began(place):
+                            raise UserError(f"{cell.name}, seed {seed}: {error}") from error
+                        console.print(f"fedaccord: {error}", markup=False)
+                        failed.append(f"{cell.name}, seed {seed}")
+                _write(study, document)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        runtime.end()
+    return failed
+
+
+def _simulate(document: Mapping[str, Any], cell: Cell, seed: int, place: Path) -> None:
+    """Run or continue one cell to its end; raises KeyboardInterrupt when it was stopped."""
     given = [f"run.resume={place}"]
     if not _began(place):
         given = [*cell_overrides(document, cell), f"run.seed={seed}", f"run.dir={place}"]
-    process = subprocess.Popen([sys.executable, "-m", "scripts.cli", "simulate", *given])
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        # A terminal has told the child as well; whoever told only this process has not.
-        process.send_signal(signal.SIGINT)
-        process.wait()
-        return INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    if simulate.main(given, keep_workers=True) == INTERRUPTED:
+        raise KeyboardInterrupt
 
 
 def _write(study: Path, document: dict[str, Any]) -> None:

@@ -1,4 +1,8 @@
-"""One run at the coordinator: Flower's ServerApp process, running our code and no other."""
+"""One run at the coordinator: Flower's ServerApp process, running our code and no other.
+
+What carries it out is imported by the process of the run, whose fork server has it loaded: the one
+that watches for runs needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +22,13 @@ from common.bundle import CONFIG_KEY, check_bundle
 from common.config import from_json
 from common.errors import UserError
 from common.worker import substitute
-from server import exchange
-from server.app import make_app
-from server.inbox import Inbox
-from server.observers.relay import PROGRESS, Relay
 
 
 def run(spec: ExecutionSpec) -> None:
     """Fetch the run of this task, carry it out, exit."""
+    from server import exchange
+    from server.inbox import Inbox
+
     # The package hides its module of the same name behind a function.
     flower: Any = importlib.import_module("flwr.superlink.runtime.run_serverapp")
     logs: Queue[str | None] = Queue()
@@ -63,6 +66,9 @@ def _refuse_code(content: bytes, **_: object) -> Path:
 
 def _run(grid: Any, context: Context, **_: object) -> Context:
     """Our own ServerApp, whose progress goes into the run's directory."""
+    from server.app import make_app
+    from server.observers.relay import PROGRESS, Relay
+
     text = str(context.run_config[CONFIG_KEY])
     directory = from_json(text).run.dir
     if directory is None or not Path(directory).is_dir():

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.partition import kept_partition, partition
+from client.partition import partition
+from client.shares import kept_partition
 from common.data.records import Batch, build_table
 from common.data.schema import Block, Columns, PartitionConfig
 from common.errors import UserError

@@ -1,57 +1,62 @@
-"""`fedaccord four-way` from the outside: finished cells are kept, missing ones are run."""
+"""`fedaccord four-way`: finished cells are kept, missing ones are run."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from scripts import cli
 from server.verify import verify
 
 pytestmark = pytest.mark.e2e
 
 
-def four_way(
-    study: Path, job: list[str], environment: dict[str, str], *more: str
-) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "scripts.cli", "four-way", "--dir", str(study)]
-    attack = ["--attack", "attack=sign_flip attack.count=1"]
-    return subprocess.Popen(
-        [*command, *attack, *job, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+def terminate_once_there(path: Path, seconds: float) -> threading.Thread:
+    """Send this process SIGTERM as soon as `path` exists."""
+
+    def watch() -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if path.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def test_an_interrupted_study_is_finished_by_the_same_command(
-    finished: Path, job: list[str], environment: dict[str, str], tmp_path: Path
+    finished: Path,
+    job: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("FEDACCORD_CACHE", environment["FEDACCORD_CACHE"])
     study = tmp_path / "study"
-    first = four_way(study, job, environment)
+    attack = ["--attack", "attack=sign_flip attack.count=1"]
+    command = ["four-way", "--dir", str(study), *attack, *job]
     place = study / "seed-0" / "none"
-    end = time.monotonic() + 200
-    while not (place / "checkpoints" / "round-000001").exists() and time.monotonic() < end:
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.05)
-    first.send_signal(signal.SIGTERM)
-    out, err = first.communicate(timeout=90)
-    assert first.returncode == 130, out + err
-    assert "the same command continues" in out
+    watcher = terminate_once_there(place / "checkpoints" / "round-000001", 300)
+    assert cli.main(command) == 130
+    watcher.join(1)
+    assert "the same command continues" in capsys.readouterr().out
+    assert not (place / "results.json").exists()
     # The other cells are not what is tested here: six that somebody else has finished.
     text = (finished / "results.json").read_text()
     for name in ("attack", "fair", "attack-fair", "dp", "dp-attack", "dp-fair"):
         (study / "seed-0" / name).mkdir()
         (study / "seed-0" / name / "results.json").write_text(text)
-    second = four_way(study, job, environment)
-    out, err = second.communicate(timeout=400)
-    assert second.returncode == 0, out + err
+    assert cli.main(command) == 0
     document = json.loads((study / "fourway.json").read_text())
     assert document["attackers"] == ["partner-1"]
     cells = {cell["name"]: cell for cell in document["cells"]}

@@ -24,6 +24,8 @@ from server.verify import verify
 from tests.e2e.conftest import Run, Start
 
 pytestmark = pytest.mark.e2e
+# Until a process of its own has trained: seconds on an idle machine, minutes beside other tests.
+PATIENCE = 400
 
 
 def final_parameters(directory: Path) -> dict[str, torch.Tensor]:
@@ -132,25 +134,20 @@ def test_no_private_text_in_what_is_left(
             assert not [t for t in texts if t in content], path
 
 
-def test_same_seed_same_result_and_sigkill_twice_then_resume_equals_it(
-    start: Start, job: list[str], finished: Path, tmp_path: Path
+def test_same_seed_same_result_and_killed_and_resumed_equals_it(
+    start: Start, run: Run, job: list[str], finished: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    begun = [*job, "run.seed=1", f"run.dir={directory}"]
-    for killed_after, overrides in ((0, begun), (1, [f"run.resume={directory}"])):
-        process = start(*overrides)
-        wait_for(lambda n=killed_after: rounds_done(directory) >= n, 120, process)
-        children = psutil.Process(process.pid).children(recursive=True)
-        # Ray's two agents notice the loss of their head only after a while; they touch no file of
-        # ours.
-        children = [child for child in children if "Agent" not in child.name()]
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not still_alive(children, 60)
-        assert not (directory / "results.json").exists()
-    resumed = start(f"run.resume={directory}")
-    out, err = resumed.communicate(timeout=240)
-    assert resumed.returncode == 0, out + err
+    process = start(*job, "run.seed=1", f"run.dir={directory}")
+    wait_for(lambda: rounds_done(directory) >= 1, PATIENCE, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    # Ray's two agents notice the loss of their head only after a while; they touch no file of ours.
+    children = [child for child in children if "Agent" not in child.name()]
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not still_alive(children, 60)
+    assert not (directory / "results.json").exists()
+    run(f"run.resume={directory}")
     wanted = final_parameters(finished)
     for name, tensor in final_parameters(directory).items():
         assert torch.equal(tensor, wanted[name]), name
@@ -169,7 +166,7 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
 ) -> None:
     directory = tmp_path / "run"
     process = start(*job, "run.rounds=500", f"run.dir={directory}")
-    wait_for(lambda: rounds_done(directory) >= 1, 120, process)
+    wait_for(lambda: rounds_done(directory) >= 1, PATIENCE, process)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGINT)

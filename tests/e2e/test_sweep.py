@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,14 +13,26 @@ from server.audit import NAME, parse
 from server.sweep.records import read_sweep
 from server.verify import verify
 from tests.e2e.conftest import Start
-from tests.e2e.test_simulate import rounds_done, wait_for
+from tests.e2e.test_simulate import PATIENCE, rounds_done, wait_for
 
 pytestmark = pytest.mark.e2e
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=600)
-    return process.returncode, out, err
+@pytest.fixture
+def here(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., tuple[int, str]]:
+    """Run `fedaccord simulate` in this process; gives its exit code and all that it says."""
+
+    def to_its_end(*overrides: str) -> tuple[int, str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        code = cli.main(["simulate", *overrides])
+        return code, "".join(capsys.readouterr())
+
+    return to_its_end
 
 
 def started(run: Path) -> int:
@@ -28,12 +40,12 @@ def started(run: Path) -> int:
 
 
 def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
-    start: Start, job: list[str], tmp_path: Path
+    start: Start, here: Callable[..., tuple[int, str]], job: list[str], tmp_path: Path
 ) -> None:
     place = tmp_path / "sweep"
     command = ("--multirun", *job, "run.seed=0,1,-1,0,2", f"hydra.sweep.dir={place}")
     process = start(*command)
-    wait_for(lambda: rounds_done(place / "1") >= 1, 400, process)
+    wait_for(lambda: rounds_done(place / "1") >= 1, PATIENCE, process)
     process.kill()
     process.communicate(timeout=60)
     found = read_sweep(place)
@@ -41,8 +53,8 @@ def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
     assert {n: t.state for n, t in found.trials.items()} == {0: "finished", 1: "running"}
     before = (place / "0" / "results.json").stat().st_mtime_ns
 
-    code, out, err = finish(start(*command))
-    assert code == 1, out + err
+    code, said = here(*command)
+    assert code == 1, said
     found = read_sweep(place)
     assert {n: t.state for n, t in found.trials.items()} == {
         0: "finished",
@@ -55,7 +67,7 @@ def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
     assert not (place / "3" / "results.json").exists()
     assert found.measured[3] == found.measured[0] != found.measured[1]
     assert "run.seed" in found.trials[2].reason
-    assert "trial 2 failed: run.seed" in out
+    assert "trial 2 failed: run.seed" in said
     # What was finished was left alone; what was begun went on from its checkpoint.
     assert (place / "0" / "results.json").stat().st_mtime_ns == before
     assert [started(place / n) for n in ("0", "1", "4")] == [1, 2, 1]
@@ -64,11 +76,13 @@ def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
         assert [r["round"] for r in results["rounds"]] == [1, 2, 3]
 
 
-def test_two_trials_at_once_do_not_clash(start: Start, job: list[str], tmp_path: Path) -> None:
+def test_two_trials_at_once_do_not_clash(
+    here: Callable[..., tuple[int, str]], job: list[str], tmp_path: Path
+) -> None:
     place = tmp_path / "sweep"
     overrides = ("launch=joblib", "run.seed=0,1", "run.rounds=2", f"hydra.sweep.dir={place}")
-    code, out, err = finish(start("--multirun", *job, *overrides))
-    assert code == 0, out + err
+    code, said = here("--multirun", *job, *overrides)
+    assert code == 0, said
     spans = []
     for number in ("0", "1"):
         run = place / number
