@@ -25,6 +25,7 @@ counted into its norm) and then scaled and added in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,22 +95,44 @@ class _Factored:
         tame = torch.stack([x.amax(1) <= LARGEST**2 for x in lengths]).all(0)
         return torch.where(tame, squares, torch.inf)
 
-    def weighted_sum(self, factors: Tensor) -> Tensor:
-        """sum_i c_i g_i, [out, in] in float32; a gradient whose factor is 0 need not be finite."""
-        kept = [i for i, factor in enumerate(factors.tolist()) if factor > 0]
-        a, b = self.a, self.b
-        if b.dtype == torch.float32 or a.shape[1] < FEW_TOKENS:
-            if len(kept) < len(a):
-                a, b, factors = a[kept], b[kept], factors[kept]
-            scaled = b.float() * factors.view(-1, 1, 1)
-            return scaled.flatten(0, 1).T @ a.flatten(0, 1).float()
-        total = torch.zeros((b.shape[2], a.shape[2]), device=b.device)
-        one = torch.empty(total.shape, dtype=b.dtype, device=b.device)
-        scale = factors.tolist()
-        for i in kept:
-            torch.mm(b[i].T, a[i], out=one)
-            total.add_(one, alpha=scale[i])
-        return total
+
+def _weighted_sums(
+    parts: Mapping[Tensor, _Samples | _Factored], factors: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every parameter with sum_i c_i g_i; layers that read the same inputs take one product."""
+    together: dict[int, list[tuple[Tensor, _Factored]]] = {}
+    for parameter, part in parts.items():
+        if isinstance(part, _Samples):
+            yield parameter, part.weighted_sum(factors)
+        else:
+            together.setdefault(id(part.a), []).append((parameter, part))
+    for group in together.values():
+        a, outputs = group[0][1].a, [part.b for _, part in group]
+        b = torch.cat(outputs, dim=2) if len(outputs) > 1 else outputs[0]
+        totals = _weighted_products(a, b, factors).split([x.shape[2] for x in outputs])
+        yield from zip((parameter for parameter, _ in group), totals, strict=True)
+
+
+def _weighted_products(a: Tensor, b: Tensor, factors: Tensor) -> Tensor:
+    """sum_i c_i b_i^T a_i, [out, in] in float32, for `a` [n, t, in] and `b` [n, t, out].
+
+    An example whose factor is 0 need not be finite.
+    """
+    kept = [i for i, factor in enumerate(factors.tolist()) if factor > 0]
+    if b.dtype == torch.float32 or a.shape[1] < FEW_TOKENS:
+        if len(kept) < len(a):
+            a, b, factors = a[kept], b[kept], factors[kept]
+        scaled = b.float() * factors.view(-1, 1, 1)
+        return scaled.flatten(0, 1).T @ a.flatten(0, 1).float()
+    total = torch.zeros((b.shape[2], a.shape[2]), device=b.device)
+    # Buffers: an addition of other dtypes would allocate one for every example.
+    one = torch.empty(total.shape, dtype=b.dtype, device=b.device)
+    wide = torch.empty_like(total)
+    scale = factors.tolist()
+    for i in kept:
+        torch.mm(b[i].T, a[i], out=one)
+        total.add_(wide.copy_(one), alpha=scale[i])
+    return total
 
 
 class BookkeepingModule(GradSampleModuleFastGradientClipping):
@@ -170,8 +193,8 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
             squares = torch.stack([part.squares() for part in parts.values()])
             norms = self.per_sample_gradient_norms = squares.sum(0).sqrt()
             factors = clip_factors(norms, self.max_grad_norm, self.normalize)
-            for parameter, part in parts.items():
-                parameter.grad = part.weighted_sum(factors).to(parameter.dtype)
+            for parameter, total in _weighted_sums(parts, factors):
+                parameter.grad = total.to(parameter.dtype)
         moved = squares.any(dim=1).tolist()
         return {p for p, moves in zip(parts, moved, strict=True) if not moves}
 

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Sampler
 from client.bookkeeping import BookkeepingModule
 from client.clipping import AutoSDPOptimizer, GhostModule
 from common.config import TrainConfig
-from common.device import Device
+from common.device import Device, keep_memory
 from common.features import Batch, Examples, Ints
 from common.losses import per_record
 from common.model import Network, may_not_rest, unmoved
@@ -301,6 +301,7 @@ def train(
     Raises RuntimeError when a trainable tensor did not move at all, which means that some part of
     the model was silently cut off from its gradient.
     """
+    keep_memory()
     network.suffix.to(device.device)
     network.write(start)
     start = network.read()
