@@ -62,6 +62,9 @@ def overrides(rounds: int, partners: int) -> list[str]:
     """fedaccord's configuration but for its batch."""
     return [
         "experiment=rotten_tomatoes",
+        # The peers' LoRA has the same size.
+        "model.lora.r=8",
+        "model.lora.alpha=16",
         f"run.rounds={rounds}",
         f"partition.blocks.partner.partners={partners}",
         f"model.max_length={LENGTH}",

@@ -118,7 +118,8 @@ def _weighted_products(a: Tensor, b: Tensor, factors: Tensor) -> Tensor:
 
     An example whose factor is 0 need not be finite.
     """
-    kept = [i for i, factor in enumerate(factors.tolist()) if factor > 0]
+    scale = factors.tolist()
+    kept = [i for i, factor in enumerate(scale) if factor > 0]
     if b.dtype == torch.float32 or a.shape[1] < FEW_TOKENS:
         if len(kept) < len(a):
             a, b, factors = a[kept], b[kept], factors[kept]
@@ -128,7 +129,6 @@ def _weighted_products(a: Tensor, b: Tensor, factors: Tensor) -> Tensor:
     # Buffers: an addition of other dtypes would allocate one for every example.
     one = torch.empty(total.shape, dtype=b.dtype, device=b.device)
     wide = torch.empty_like(total)
-    scale = factors.tolist()
     for i in kept:
         torch.mm(b[i].T, a[i], out=one)
         total.add_(wide.copy_(one), alpha=scale[i])
@@ -194,7 +194,8 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
             norms = self.per_sample_gradient_norms = squares.sum(0).sqrt()
             factors = clip_factors(norms, self.max_grad_norm, self.normalize)
             for parameter, total in _weighted_sums(parts, factors):
-                parameter.grad = total.to(parameter.dtype)
+                # A copy: Opacus keeps it, and a view would keep its group's whole sum.
+                parameter.grad = total.to(parameter.dtype, copy=True)
         moved = squares.any(dim=1).tolist()
         return {p for p, moves in zip(parts, moved, strict=True) if not moves}
 

@@ -74,7 +74,7 @@ def _open(config_json: str, index: int) -> Session:
 
 
 def _forget_others(config_json: str) -> None:
-    """Close the partners of an earlier run: a sweep's trials share their workers."""
+    """Close the partners of an earlier run: sweeps and four-way studies share workers."""
     if _serving[:] != [config_json]:
         _open.cache_clear()
         _serving[:] = [config_json]

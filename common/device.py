@@ -12,12 +12,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
 
+# What a process may keep of freed memory; its peak does not grow by that.
 KEPT_BYTES = 1 << 30
+OLD_LIMIT_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def pick_device(precision: str = "auto", compiled: bool = False) -> Device:
     )
 
 
-@lru_cache(maxsize=1)
+@cache
 def keep_memory() -> None:
     """Let the C library keep what tensors free, for the next step to use.
 
@@ -118,6 +120,6 @@ def keep_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>.
+        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>; the first has a limit in old ones.
+        mallopt(-3, KEPT_BYTES) or mallopt(-3, OLD_LIMIT_BYTES)
         mallopt(-1, KEPT_BYTES)
-        mallopt(-3, KEPT_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.config import config_hash, malicious
-from common.errors import UserError
+from common.errors import UserError, described
 from common.files import write_atomic
 from scripts import simulate
 from scripts.compose import as_group_choice, compose_config
@@ -37,6 +38,8 @@ def main(
     Raises UserError before anything is run when a setting is wrong or the directory holds another
     study.
     """
+    # Before anything of Flower's is imported, which reads some of it then.
+    os.environ.update(simulate.ENVIRONMENT)
     console = Console(highlight=False, soft_wrap=True)
     study = Path(directory).expanduser().absolute()
     document = plan(overrides, _seeds(seeds), {"dp": dp, "attack": attack, "fair": fair})
@@ -151,15 +154,16 @@ def _run_missing(document: dict[str, Any], study: Path, console: Console) -> lis
                     console.rule(f"{cell.name}, seed {seed}")
                     try:
                         _simulate(document, cell, seed, place)
-                    except UserError as error:
+                    except Exception as error:
+                        why = described(error)
                         if not _began(place):
-                            raise UserError(f"{cell.name}, seed {seed}: {error}") from error
-                        console.print(f"fedaccord: {error}", markup=False)
+                            raise UserError(f"{cell.name}, seed {seed}: {why}") from error
+                        console.print(f"failed: {why}", markup=False)
                         failed.append(f"{cell.name}, seed {seed}")
                 _write(study, document)
     finally:
-        signal.signal(signal.SIGTERM, before)
         runtime.end()
+        signal.signal(signal.SIGTERM, before)
     return failed
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from common.config import Config, config_hash, from_mapping, validate
-from common.errors import UserError
+from common.errors import described
 from scripts.simulate import ENVIRONMENT, claim, complete, settle
 from server.observers import Observer
 from server.sweep.objectives import measures
@@ -58,13 +57,8 @@ def run_trial(tree: DictConfig) -> Outcome:
         config = validate(from_mapping(OmegaConf.to_container(tree)))
         begun = replace(begun, composed=config_hash(config))
         ended = _known(sweep, begun) or _run(sweep, config, begun, console)
-    except UserError as error:
-        ended = replace(begun, state="failed", reason=" ".join(str(error).splitlines()))
     except Exception as error:
-        # Its type and place alone: its text might quote a row.
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-        ended = replace(begun, state="failed", reason=f"{type(error).__name__} at {where}")
+        ended = replace(begun, state="failed", reason=described(error))
     else:
         if ended.state == "running":
             raise KeyboardInterrupt

@@ -1,7 +1,8 @@
 """Flower's Ray backend with workers that may outlive a run, and the Ray that they live in.
 
 Flower starts Ray and its workers for every run and ends them with it, which costs seconds: a
-worker imports torch and transformers.  The trials of a sweep share both.
+worker imports torch and transformers.  The trials of a sweep share both, and so do the cells of a
+four-way study.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkStat
 from flwr.simulation.ray_transport.ray_actor import BasicActorPool, ClientAppActor
 from flwr.supercore.date import now
 
-from common.errors import UserError
 from common.files import canonical_json
 from common.worker import substitute
 from server.exchange import Stopped
 
 POLL_SECONDS = 0.01
+# An idle worker answers at once, unless the machine is very busy.
+ANSWER_SECONDS = 60.0
 
 
 @dataclass
@@ -56,6 +58,17 @@ def end() -> None:
     _kept = None
     if ray.is_initialized() and not hosted():
         ray.shutdown()
+
+
+def _whole(pool: BasicActorPool) -> bool:
+    """Whether every worker is there and answers: Flower keeps one that has died among the idle."""
+    # Every actor has this beside the methods of its class.
+    idle: list[Any] = list(pool.pool)
+    try:
+        ray.get([actor.__ray_ready__.remote() for actor in idle], timeout=ANSWER_SECONDS)
+    except ray.exceptions.RayError:
+        return False
+    return len(idle) == pool.num_actors
 
 
 def hand_out(
@@ -108,7 +121,7 @@ def backend(workers: int, keep: bool) -> Iterator[None]:
         def __init__(self, settings: dict[str, Any]) -> None:
             global _kept
             self.settings = canonical_json(settings)
-            if _kept is None or _kept.settings != self.settings:
+            if _kept is None or _kept.settings != self.settings or not _whole(_kept.pool):
                 end()
             with _own_signals():
                 super().__init__(settings)
@@ -136,7 +149,7 @@ def backend(workers: int, keep: bool) -> Iterator[None]:
     try:
         yield
         fine = True
-    except (Stopped, UserError):
+    except Stopped:
         # The run ended early; the workers are as good as before.
         fine = True
         raise

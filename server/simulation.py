@@ -110,6 +110,11 @@ def simulate(
             )
     except Stopped:
         return False
+    except UserError:
+        # A round that ended badly while it was being stopped.
+        if stop.is_set():
+            return False
+        raise
     except RuntimeError as error:
         if stop.is_set():
             return False

@@ -1,7 +1,7 @@
 """One run at the coordinator: Flower's ServerApp process, running our code and no other.
 
 What carries it out is imported by the process of the run, whose fork server has it loaded: the one
-that watches for runs needs no torch.
+that watches for runs needs none of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from flwr.supercore.superexec.executor import ExecutionSpec
 from flwr.supercore.tls import validate_and_resolve_root_certificates
 
 from common.bundle import CONFIG_KEY, check_bundle
-from common.config import from_json
 from common.errors import UserError
 from common.worker import substitute
 
@@ -66,6 +65,7 @@ def _refuse_code(content: bytes, **_: object) -> Path:
 
 def _run(grid: Any, context: Context, **_: object) -> Context:
     """Our own ServerApp, whose progress goes into the run's directory."""
+    from common.config import from_json
     from server.app import make_app
     from server.observers.relay import PROGRESS, Relay
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from client.bookkeeping import BookkeepingModule, _Factored, _gram, _weighted_products
+from client.bookkeeping import (
+    BookkeepingModule,
+    _Factored,
+    _gram,
+    _weighted_products,
+    _weighted_sums,
+)
 from client.clipping import clip_factors
 
 
@@ -82,6 +88,22 @@ def test_bfloat16_sum_is_that_of_the_rounded_gradients() -> None:
     torch.testing.assert_close(
         _weighted_products(part.a, part.b, factors).double(), wanted, rtol=0.02, atol=0.02
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_that_read_the_same_get_what_each_would_get_alone(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    a, other = (torch.randn(5, 24, 48, generator=generator).to(dtype) for _ in range(2))
+    parts = {}
+    for height, inputs in ((80, a), (64, other), (96, a), (48, a)):
+        b = torch.randn(5, 24, height, generator=generator).to(dtype)
+        parts[torch.empty(height, 48)] = _Factored(inputs, b, (_gram(inputs), _gram(b)))
+    factors = torch.tensor([0.1, 0.2, 0.0, 0.4, 0.5])
+    found = dict(_weighted_sums(parts, factors))
+    assert set(found) == set(parts)
+    for parameter, part in parts.items():
+        alone = _weighted_products(part.a, part.b, factors)
+        torch.testing.assert_close(found[parameter], alone, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("normalize", ["flat", "auto_s"])

@@ -114,11 +114,12 @@ def test_the_result_equals_the_simulation(
     assert set(results["final"]["partners"]) == set(NAMES)
     assert [r["replies"] for r in results["rounds"]] == [4] * ROUNDS
     wanted = final_parameters(tmp_path / "simulated")
-    moved = 0.0
-    for name, tensor in final_parameters(run.directory).items():
-        assert torch.allclose(tensor, wanted[name], rtol=0, atol=1e-5), name
-        moved += float(tensor.abs().sum())
-    assert moved > 0
+    found = final_parameters(run.directory)
+    assert set(found) == set(wanted)
+    distance = max(float((found[name] - wanted[name]).abs().max()) for name in wanted)
+    print(f"after {ROUNDS} rounds the largest difference of a parameter is {distance:.2g}")
+    assert distance <= 1e-5
+    assert sum(float(tensor.abs().sum()) for tensor in found.values()) > 0
 
 
 def test_the_rounds_leave_no_process_and_no_file(federation: Federation, run: Run) -> None:

@@ -176,6 +176,19 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert not still_alive(children, 20)
 
 
+def test_a_kept_worker_that_died_is_replaced(
+    run: Run, job: list[str], finished: Path, tmp_path: Path
+) -> None:
+    workers = [p for p in psutil.Process().children(recursive=True) if "ClientAppActor" in p.name()]
+    for worker in workers:
+        worker.kill()
+    assert workers
+    assert not still_alive(workers, 60)
+    run(*job, "run.rounds=1", f"run.dir={tmp_path / 'run'}")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["rounds"][0]["replies"] == 3
+
+
 def test_classical_federated_averaging_learns(run: Run, job: list[str], tmp_path: Path) -> None:
     run(
         *job,
