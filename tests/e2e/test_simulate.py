@@ -134,19 +134,22 @@ def test_no_private_text_in_what_is_left(
             assert not [t for t in texts if t in content], path
 
 
-def test_same_seed_same_result_and_killed_and_resumed_equals_it(
+def test_same_seed_same_result_and_sigkill_twice_then_resume_equals_it(
     start: Start, run: Run, job: list[str], finished: Path, tmp_path: Path
 ) -> None:
     directory = tmp_path / "run"
-    process = start(*job, "run.seed=1", f"run.dir={directory}")
-    wait_for(lambda: rounds_done(directory) >= 1, PATIENCE, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    # Ray's two agents notice the loss of their head only after a while; they touch no file of ours.
-    children = [child for child in children if "Agent" not in child.name()]
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not still_alive(children, 60)
-    assert not (directory / "results.json").exists()
+    begun = [*job, "run.seed=1", f"run.dir={directory}"]
+    for killed_after, overrides in ((0, begun), (1, [f"run.resume={directory}"])):
+        process = start(*overrides)
+        wait_for(lambda n=killed_after: rounds_done(directory) >= n, PATIENCE, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        # Ray's two agents notice the loss of their head only after a while; they touch no file of
+        # ours.
+        children = [child for child in children if "Agent" not in child.name()]
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not still_alive(children, 60)
+        assert not (directory / "results.json").exists()
     run(f"run.resume={directory}")
     wanted = final_parameters(finished)
     for name, tensor in final_parameters(directory).items():
