@@ -27,24 +27,19 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from opacus.accountants.analysis import rdp as opacus_rdp
-from opacus.accountants.analysis.prv import (
-    DiscretePRV,
-    Domain,
-    PoissonSubsampledGaussianPRV,
-    TruncatedPrivacyRandomVariable,
-    compose_heterogeneous,
-    discretize,
-)
 from scipy.fft import next_fast_len
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    # Opacus takes over a second to import, and whoever reads a policy computes nothing.
+    from opacus.accountants.analysis.prv import DiscretePRV, Domain
 
 Array = npt.NDArray[np.float64]
 
@@ -56,6 +51,8 @@ _ORDERS: tuple[float, ...] = (
     *range(5, 64),
     *(64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512),
 )
+# Those that are evaluated in no time, for where any upper bound will do.
+_WHOLE_ORDERS = tuple(order for order in _ORDERS if order == int(order))
 # The PRV's proven error, relative to epsilon: added to its estimate, so also what it over-counts.
 _RELATIVE_ERROR = 0.002
 _LARGEST_MESH = 2**20
@@ -195,9 +192,9 @@ def worst_rdp_epsilon(groups: Sequence[Sequence[Sequence[Segment]]], delta: floa
     _check_delta_range(delta)
     total: Array = np.zeros(len(_ORDERS))
     for candidates in groups:
-        curves = [_rdp_curve(merge(segments)) for segments in candidates]
+        curves = [_rdp_curve(merge(segments), _ORDERS) for segments in candidates]
         total = total + np.max(curves, axis=0) if curves else total
-    return _rdp_to_epsilon(total, delta) if np.any(total > 0) else 0.0
+    return _rdp_to_epsilon(total, _ORDERS, delta) if np.any(total > 0) else 0.0
 
 
 def within(segments: Sequence[Segment], budget: Budget) -> bool:
@@ -254,15 +251,18 @@ def _calibrate(
     def composed(sigma: float) -> tuple[Segment, ...]:
         return merge((*spent, Segment(sigma, rate, steps)))
 
+    def enough_by_rdp(sigma: float) -> bool:
+        return _rdp(composed(sigma), delta, _WHOLE_ORDERS) <= goal
+
     # By RDP first: cheap, and its answer is an upper end, because PRV never needs more noise.
-    high = _upper_bracket(lambda sigma: _rdp(composed(sigma), delta) <= goal)
+    high = _upper_bracket(enough_by_rdp)
     if high is not None:
         low = high / 2
-        while _rdp(composed(low), delta) <= goal:
+        while enough_by_rdp(low):
             low, high = low / 2, low
         while high / low > 1.01:
             middle = math.sqrt(low * high)
-            low, high = (low, middle) if _rdp(composed(middle), delta) <= goal else (middle, high)
+            low, high = (low, middle) if enough_by_rdp(middle) else (middle, high)
     else:
         high = _upper_bracket(lambda sigma: _epsilon(composed(sigma), delta).value <= goal)
     if high is None:
@@ -334,42 +334,45 @@ def _epsilon(merged: tuple[Segment, ...], delta: float) -> Epsilon:
     return Epsilon(by_rdp, "rdp", upper, by_rdp, "RDP is the smaller bound here")
 
 
-def _rdp(merged: tuple[Segment, ...], delta: float) -> float:
-    return _rdp_to_epsilon(_rdp_curve(merged), delta) if merged else 0.0
+def _rdp(merged: tuple[Segment, ...], delta: float, orders: tuple[float, ...] = _ORDERS) -> float:
+    return _rdp_to_epsilon(_rdp_curve(merged, orders), orders, delta) if merged else 0.0
 
 
-def _rdp_curve(merged: tuple[Segment, ...]) -> Array:
-    total: Array = np.zeros(len(_ORDERS))
+def _rdp_curve(merged: tuple[Segment, ...], orders: tuple[float, ...]) -> Array:
+    total: Array = np.zeros(len(orders))
     for segment in merged:
-        total = total + segment.steps * _rdp_per_step(segment.sample_rate, segment.noise_multiplier)
+        per_step = _rdp_per_step(segment.sample_rate, segment.noise_multiplier, orders)
+        total = total + segment.steps * per_step
     return total
 
 
-def _rdp_to_epsilon(total: Array, delta: float) -> float:
+def _rdp_to_epsilon(total: Array, orders: tuple[float, ...], delta: float) -> float:
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # The best order may be the last one; the bound holds all the same.
         warnings.simplefilter("ignore")
-        value, _ = opacus_rdp.get_privacy_spent(orders=list(_ORDERS), rdp=list(total), delta=delta)
+        value, _ = get_privacy_spent(orders=list(orders), rdp=list(total), delta=delta)
     return max(float(value), 0.0)
 
 
 @lru_cache(maxsize=4096)
-def _rdp_per_step(rate: float, sigma: float) -> Array:
+def _rdp_per_step(rate: float, sigma: float, orders: tuple[float, ...]) -> Array:
+    from opacus.accountants.analysis.rdp import compute_rdp
+
     if sigma == 0:
-        return np.full(len(_ORDERS), np.inf)
+        return np.full(len(orders), np.inf)
 
     def at(order: float) -> float:
         try:
-            value = float(
-                opacus_rdp.compute_rdp(q=rate, noise_multiplier=sigma, steps=1, orders=float(order))
-            )
+            value = float(compute_rdp(q=rate, noise_multiplier=sigma, steps=1, orders=float(order)))
         except (ArithmeticError, ValueError):
             # The series of some fractional orders loses all digits: do without that order.
             return math.inf
         return value if math.isfinite(value) and value >= 0 else math.inf
 
     with np.errstate(all="ignore"):
-        return np.array([at(order) for order in _ORDERS])
+        return np.array([at(order) for order in orders])
 
 
 class _AddedRecord:
@@ -393,6 +396,8 @@ class _AddedRecord:
 
 def _prv(merged: tuple[Segment, ...], delta: float, rough: float) -> tuple[float, float]:
     """Proven lower and upper end of epsilon: the larger of the two directions."""
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+
     if delta < _SMALLEST_PRV_DELTA:
         raise ArithmeticError(f"delta {delta:g} is within its rounding errors")
     delta_error = delta / 1000
@@ -426,11 +431,19 @@ def _safe_half_width(merged: tuple[Segment, ...], delta_error: float, error: flo
 
 def _domain(half_width: float, mesh: float) -> Domain:
     """At least [-half_width, half_width], with a mesh point on 0 and a length fit for the FFT."""
+    from opacus.accountants.analysis.prv import Domain
+
     half = int(next_fast_len(math.ceil(half_width / mesh) + 1, real=True))
     return Domain(t_min=-(half - 1) * mesh, t_max=half * mesh, size=2 * half)
 
 
 def _compose(prvs: Sequence[Any], steps: list[int], domain: Domain) -> DiscretePRV:
+    from opacus.accountants.analysis.prv import (
+        TruncatedPrivacyRandomVariable,
+        compose_heterogeneous,
+        discretize,
+    )
+
     discrete = [
         discretize(TruncatedPrivacyRandomVariable(prv, domain.t_min, domain.t_max), domain)
         for prv in prvs

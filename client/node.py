@@ -3,8 +3,10 @@
 Flower takes every failed TLS handshake for a wrong certificate and stops trying, while the process
 lives on: a cable that is cut while a handshake runs would take the partner out for good.  Here only
 a certificate that is not trusted is final.  Its heart beats every fifteen seconds and not thirty:
-after a loss of power the server holds its key for in use for two beats.  And an idle node asks for
+after a loss of power the server holds its key for in use for two beats.  An idle node asks for
 messages every second and not every three: a round has several, and small jobs are mostly waiting.
+And it never waits longer than seconds before it tries again, so that a server that was restarted
+has its partners back when its coordinator continues the run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.retry import exponential, make_simple_http_retry_invoker
 from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli import flower_supernode
 
@@ -20,6 +22,7 @@ from common.worker import substitute
 
 HEARTBEAT_SECONDS = 15
 POLL_SECONDS = 1.0
+RETRY_SECONDS = 4
 
 
 class Clock:
@@ -42,7 +45,7 @@ def is_handshake(error: Exception) -> bool:
 
 
 def patient_invoker() -> Any:
-    """Flower's retrying, with cut handshakes tried again."""
+    """Flower's retrying, with cut handshakes tried again and no long waits."""
     invoker: Any = make_simple_http_retry_invoker()
     asked = invoker.should_giveup
 
@@ -52,6 +55,7 @@ def patient_invoker() -> Any:
         return bool(asked(error))
 
     invoker.should_giveup = should_give_up
+    invoker.wait_gen_factory = lambda: exponential(max_delay=RETRY_SECONDS)
     return invoker
 
 

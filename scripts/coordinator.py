@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,12 @@ def serve(own: Coordinator) -> int:
     log = logging.getLogger("fedaccord")
     authority, keys = own.beside("ca.pem"), own.beside("partners")
     registered: dict[str, bytes] = {}
+    started = datetime.now(UTC)
 
     def children() -> list[Child]:
+        nonlocal started
         registered.clear()
+        started = datetime.now(UTC)
         private_directory(own.directory)
         environment = flower_environment(own.directory)
         secret = new_secret(own.directory, "runtime.secret")
@@ -112,6 +116,9 @@ def serve(own: Coordinator) -> int:
         if wanted == registered:
             return
         with connect(own.control_port, authority) as control:
+            if not registered:
+                for number in control.end_orphans(started):
+                    log.warning("run %d ended with the last server: use run.resume", number)
             for change in control.register(wanted):
                 log.info("%s", change)
         registered.clear()

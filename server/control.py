@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,16 @@ class Node:
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a submitted run stands: `status` pending, starting, running or finished."""
+    """Where a submitted run stands: `status` pending, starting, running or finished.
+
+    `began` is the moment since which it runs, None when it does not yet.
+    """
 
     id: int
     status: str
     outcome: str
     details: str
+    began: datetime | None
 
     @property
     def ended(self) -> bool:
@@ -114,9 +119,22 @@ class Control:
         """Ask for a run to end."""
         self.client.StopRun(StopRunRequest(run_id=number))
 
+    def end_orphans(self, started: datetime) -> list[int]:
+        """End the runs that ran before this server was `started`; returns their numbers.
+
+        Their processes ended with the last server, perhaps in the middle of a message: a partner
+        would wait for the rest of it until Flower misses the run's heartbeat, most of a minute.
+        """
+        orphans = [r.id for r in self.runs() if not r.ended and r.began and r.began < started]
+        for number in orphans:
+            self.stop(number)
+        return orphans
+
 
 def _state(run: Any) -> RunState:
-    return RunState(run.run_id, run.status.status, run.status.sub_status, run.status.details)
+    began = datetime.fromisoformat(run.running_at) if run.running_at else None
+    status = run.status
+    return RunState(run.run_id, status.status, status.sub_status, status.details, began)
 
 
 @contextmanager

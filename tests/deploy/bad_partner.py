@@ -1,6 +1,7 @@
-"""A partner that goes wrong in real processes: `python -m tests.deploy.bad_partner partner.yaml`.
+"""A partner that can go wrong in real processes: `python -m tests.deploy.bad_partner partner.yaml`.
 
-What goes wrong in which round is in FEDACCORD_TEST_FAULTS, e.g. `nan=1 shape=2`.
+What goes wrong in which round is in the file `faults` beside partner.yaml, e.g. `nan=1 shape=2`;
+without that file nothing does.
 """
 
 from __future__ import annotations
@@ -10,29 +11,42 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from flwr.app import Array, Context, Message, RecordDict
-from flwr.supercore.constant import TaskType
-from flwr.supercore.superexec.executor import ExecutionSpec
+from common import worker
 
-from client import session, task, work
-from client.deployed import PARTNER_VARIABLE, load_partner_file
-from common import messages, worker
-from common.messages import Prepared, Report
+if TYPE_CHECKING:
+    # As for the honest partner, the process that only watches shall not import torch.
+    from flwr.app import Context, Message, RecordDict
+    from flwr.supercore.superexec.executor import ExecutionSpec
 
-honest = task._answer
+    Answer = Callable[[Message, Context], Message]
+
+
+def own_folder() -> Path:
+    from client.deployed import PARTNER_VARIABLE
+
+    return Path(os.environ[PARTNER_VARIABLE]).parent
 
 
 def faults() -> dict[int, str]:
-    pairs = [x.partition("=") for x in os.environ["FEDACCORD_TEST_FAULTS"].split()]
+    path = own_folder() / "faults"
+    pairs = [x.partition("=") for x in path.read_text().split()] if path.exists() else []
     return {int(number): kind for kind, _, number in pairs}
 
 
 def changed(kind: str, content: RecordDict) -> RecordDict:
     """The reply of an honest partner, spoilt."""
+    import torch
+    from flwr.app import Array, RecordDict
+
+    from common import messages
+    from common.messages import Report
+
     body, arrays = messages.unpack(content), messages.arrays(content)
     assert isinstance(body, Report)
     name = next(iter(arrays))
@@ -58,7 +72,7 @@ def fill_disk() -> Path | None:
 
     Where that is no small disk of its own, all further writing fails instead.
     """
-    state = load_partner_file(Path(os.environ[PARTNER_VARIABLE])).directory
+    state = own_folder() / "state"
     if not state.is_mount():
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         return None
@@ -76,21 +90,26 @@ def fill_disk() -> Path | None:
 
 def hold(*_: object, **__: object) -> None:
     """Say that training has begun, and never end it."""
-    Path(os.environ["FEDACCORD_TEST_MARK"]).touch()
+    (own_folder() / "holds").touch()
     time.sleep(3600)
 
 
-def answer(message: Message, context: Context) -> Message:
-    if message.metadata.message_type == messages.PREPARE and "version=0" in os.environ.get(
-        "FEDACCORD_TEST_FAULTS", ""
-    ):
+def answer(honest: Answer, message: Message, context: Context) -> Message:
+    from flwr.app import Message as Reply
+
+    from client import session, work
+    from common import messages
+    from common.messages import Prepared
+
+    asked = faults()
+    if message.metadata.message_type == messages.PREPARE and asked.get(0) == "version":
         reply = honest(message, context)
         body = messages.unpack(reply.content)
         assert isinstance(body, Prepared)
-        return Message(messages.pack(replace(body, version="0.0.1")), reply_to=message)
+        return Reply(messages.pack(replace(body, version="0.0.1")), reply_to=message)
     kind = None
     if message.metadata.message_type == messages.TRAIN:
-        kind = faults().get(int(message.metadata.group_id))
+        kind = asked.get(int(message.metadata.group_id))
     filler = fill_disk() if kind == "full" else None
     if kind == "hang":
         session.open_session = lambda _: time.sleep(3600)  # type: ignore[assignment]
@@ -100,18 +119,23 @@ def answer(message: Message, context: Context) -> Message:
     if filler is not None:
         filler.unlink()
     if kind in ("nan", "shape", "huge", "norm", "empty", "junk"):
-        return Message(changed(kind, reply.content), reply_to=message)
+        return Reply(changed(kind, reply.content), reply_to=message)
     return reply
 
 
 def run(spec: ExecutionSpec) -> None:
-    task._answer = answer
+    from client import task
+
+    task._answer = partial(answer, task._answer)
     task.run(spec)
 
 
 if __name__ == "__main__":
     if sys.argv[1].endswith(".yaml"):
+        from client.deployed import load_partner_file
         from scripts.partner import start
 
         sys.exit(start(load_partner_file(Path(sys.argv[1])), "tests.deploy.bad_partner"))
+    from flwr.supercore.constant import TaskType
+
     worker.run(TaskType.CLIENT_APP, run, ["client.app", "client.task"], sys.argv[1:])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import random
+import shutil
 import signal
 import socket
 import sqlite3
@@ -12,7 +14,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
@@ -22,11 +24,21 @@ import pytest
 import yaml
 
 from common.processes import free_port
+from tests.conftest import review
 
 # Where partner-1 finds the address of its database; the others have files.
 NOTES_DB = "NOTES_DB"
 NAMES = ["partner-1", "partner-2", "partner-3", "partner-4"]
-ROWS = 120
+# These can be told to go wrong, without a restart; until then they are as honest as the others.
+FALLIBLE = ["partner-3", "partner-4"]
+# This one reaches the server by a connection that can be cut.
+ON_CABLE = "partner-2"
+# The disk of this one is small, where this user may mount one.
+ON_SMALL_DISK = "partner-4"
+# So many that a noisy count of them is never below a batch of 8: six standard deviations.
+ROWS = 240
+PUBLIC_ROWS = 120
+VERDICTS = ["bad", "good"]
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -60,21 +72,32 @@ class Federation:
         path = self.root / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
-    def start(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
+    def start(self, name: str, *arguments: str) -> None:
         with (self.root / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "scripts.cli", *arguments],
+                [sys.executable, "-m", *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**self.environment, **(environment or {})},
+                env=self.environment,
                 cwd=self.root,
             )
 
     def start_server(self) -> None:
-        self.start("server", "server", "start", str(self.coordinator))
+        self.start("server", "scripts.cli", "server", "start", str(self.coordinator))
 
-    def start_partner(self, name: str, environment: dict[str, str] | None = None) -> None:
-        self.start(name, "partner", "start", str(self.partner(name)), environment=environment)
+    def start_partner(self, name: str) -> None:
+        if name in FALLIBLE:
+            self.start(name, "tests.deploy.bad_partner", str(self.partner(name)))
+        else:
+            self.start(name, "scripts.cli", "partner", "start", str(self.partner(name)))
+
+    def spoil(self, name: str, faults: str) -> None:
+        """What a fallible partner does from now on, as in `nan=1 hold=3`: kind and round."""
+        (self.root / name / "faults").write_text(faults)
+
+    def holds(self, name: str) -> bool:
+        """Whether a fallible partner hangs in the middle of training, as it was told."""
+        return (self.root / name / "holds").exists()
 
     def command(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -88,7 +111,7 @@ class Federation:
         )
 
     def submit_in_background(self, *overrides: str) -> None:
-        self.start("submit", "submit", str(self.coordinator), *overrides)
+        self.start("submit", "scripts.cli", "submit", str(self.coordinator), *overrides)
 
     def submit(self, *overrides: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
         return self.command("submit", str(self.coordinator), *overrides, seconds=seconds)
@@ -146,10 +169,10 @@ class Federation:
 
 
 class Cable:
-    """A TCP connection to the server that can be cut and mended."""
+    """A TCP connection to the port `target` that can be cut and mended."""
 
-    def __init__(self, target: int) -> None:
-        self.target = target
+    def __init__(self) -> None:
+        self.target = 0
         self.whole = True
         self.open: list[socket.socket] = []
         self.door = socket.create_server(("127.0.0.1", 0))
@@ -207,13 +230,13 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 @pytest.fixture(scope="session")
-def sites(reviews: tuple[list[str], list[int]]) -> list[tuple[str, str, str]]:
-    """480 reviews of four sites, 120 each: text, label, site."""
-    texts, labels = reviews
+def sites() -> list[tuple[str, str, str]]:
+    """Made-up reviews of four sites, ROWS each: text, label, site."""
+    generator = random.Random(1)
+    labels = [generator.randrange(2) for _ in range(4 * ROWS)]
     return [
-        (text, ["bad", "good"][label], NAMES[i % 4])
-        for i, (text, label) in enumerate(zip(texts, labels, strict=True))
-        if i < 4 * ROWS
+        (review(bool(label), generator), VERDICTS[label], NAMES[i % 4])
+        for i, label in enumerate(labels)
     ]
 
 
@@ -223,11 +246,8 @@ def test_rows(
 ) -> Path:
     """The coordinator's public rows."""
     path = tmp_path_factory.mktemp("public") / "test.csv"
-    texts, labels = reviews
-    write_rows(
-        path,
-        [(t, ["bad", "good"][y], "public") for t, y in zip(texts, labels, strict=True)][4 * ROWS :],
-    )
+    rows = list(zip(*reviews, strict=True))[:PUBLIC_ROWS]
+    write_rows(path, [(text, VERDICTS[label], "public") for text, label in rows])
     return path
 
 
@@ -248,6 +268,8 @@ def make_federation(
             "OMP_NUM_THREADS": "1",
             "COLUMNS": "160",
             NOTES_DB: f"sqlite:///{root / 'notes.db'}",
+            # The package `tests` is not installed.
+            "PYTHONPATH": str(Path(__file__).parents[2]),
         },
     )
     found.environment.pop("FEDACCORD_SIMULATION", None)
@@ -316,19 +338,46 @@ def job(model: Path, test_rows: Path) -> list[str]:
     ]
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Put `folder` on a disk of 64 MB, where this user may."""
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0700", "tmpfs", str(folder)]
+    mounted = bool(shutil.which("mount")) and subprocess.run(mount, check=False).returncode == 0
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def cable() -> Iterator[Cable]:
+    """What partner-2 reaches the server by."""
+    found = Cable()
+    yield found
+    found.close()
+
+
 @pytest.fixture(scope="session")
 def federation(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_bert: Path,
     sites: list[tuple[str, str, str]],
+    cable: Cable,
 ) -> Iterator[Federation]:
     """A server and four partners, connected."""
     found = make_federation(tmp_path_factory.mktemp("federation"), tiny_bert, sites, NAMES)
-    try:
-        found.start_server()
-        for name in NAMES:
-            found.start_partner(name)
-        found.wait_for(NAMES)
-        yield found
-    finally:
-        found.close()
+    cable.target = found.port
+    file = found.partner(ON_CABLE)
+    tree = yaml.safe_load(file.read_text())
+    file.write_text(yaml.safe_dump({**tree, "server": f"localhost:{cable.port}"}))
+    with small_disk(found.root / ON_SMALL_DISK / "state"):
+        try:
+            found.start_server()
+            for name in NAMES:
+                found.start_partner(name)
+            found.wait_for(NAMES)
+            yield found
+        finally:
+            found.close()
