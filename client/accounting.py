@@ -51,7 +51,7 @@ _ORDERS: tuple[float, ...] = (
     *range(5, 64),
     *(64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512),
 )
-# Those that are evaluated in no time, for where any upper bound will do.
+# Those that are evaluated quickly, for where any upper bound will do.
 _WHOLE_ORDERS = tuple(order for order in _ORDERS if order == int(order))
 # The PRV's proven error, relative to epsilon: added to its estimate, so also what it over-counts.
 _RELATIVE_ERROR = 0.002
@@ -254,7 +254,8 @@ def _calibrate(
     def enough_by_rdp(sigma: float) -> bool:
         return _rdp(composed(sigma), delta, _WHOLE_ORDERS) <= goal
 
-    # By RDP first: cheap, and its answer is an upper end, because PRV never needs more noise.
+    # By RDP first: cheap, and its answer is an upper end, because the reported epsilon is at most
+    # RDP's over all orders, and that is at most RDP's over some.
     high = _upper_bracket(enough_by_rdp)
     if high is not None:
         low = high / 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,8 +75,27 @@ def load_coordinator(path: Path) -> Coordinator:
     return Coordinator(path, tree["host"], tree["port"], tree["control_port"], directory)
 
 
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the server's directory as this process's own.
+
+    Raises UserError when another server has it.
+    """
+    with (private_directory(directory) / "server.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{directory}: a server of this federation runs already; stop it first"
+            ) from None
+        yield
+
+
 def serve(own: Coordinator) -> int:
-    """Run the server until it is told to end; keys that come and go are noticed."""
+    """Run the server until it is told to end; keys that come and go are noticed.
+
+    Raises UserError when another one runs.
+    """
     from server.control import connect, read_keys
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
@@ -82,13 +103,13 @@ def serve(own: Coordinator) -> int:
     log = logging.getLogger("fedaccord")
     authority, keys = own.beside("ca.pem"), own.beside("partners")
     registered: dict[str, bytes] = {}
-    started = datetime.now(UTC)
+    # When the server was started, until what the last one left is cleared away.
+    fresh: datetime | None = None
 
     def children() -> list[Child]:
-        nonlocal started
+        nonlocal fresh
         registered.clear()
-        started = datetime.now(UTC)
-        private_directory(own.directory)
+        fresh = datetime.now(UTC)
         environment = flower_environment(own.directory)
         secret = new_secret(own.directory, "runtime.secret")
         inner = ["--host", "127.0.0.1", "--port", str(own.control_port)]
@@ -112,20 +133,23 @@ def serve(own: Coordinator) -> int:
         return [Child("server", link, environment), Child("worker", worker, environment)]
 
     def tick() -> None:
+        nonlocal fresh
         wanted = read_keys(keys)
-        if wanted == registered:
+        if wanted == registered and fresh is None:
             return
         with connect(own.control_port, authority) as control:
-            if not registered:
-                for number in control.end_orphans(started):
-                    log.warning("run %d ended with the last server: use run.resume", number)
             for change in control.register(wanted):
                 log.info("%s", change)
-        registered.clear()
-        registered.update(wanted)
+            registered.clear()
+            registered.update(wanted)
+            if fresh is not None:
+                for number in control.end_orphans(fresh):
+                    log.warning("run %d ended with the last server: use run.resume", number)
+                fresh = None
 
-    log.info("partners connect to %s:%d", own.host, own.port)
-    return supervise(children, tick)
+    with _alone(own.directory):
+        log.info("partners connect to %s:%d", own.host, own.port)
+        return supervise(children, tick)
 
 
 def complete(config: Config) -> Config:

@@ -31,6 +31,8 @@ from common.bundle import CONFIG_KEY, build_bundle
 from common.errors import UserError
 
 CLIENT = "flwr CLI"
+# How many runs are looked through for such as never ended.
+LOOKED_BACK = 1000
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,14 @@ class Control:
         answer = self.client.ListRuns(ListRunsRequest(run_id=number))
         return _state(answer.run_dict[number])
 
-    def runs(self) -> list[RunState]:
+    def runs(self, limit: int = 10) -> list[RunState]:
         """The latest runs, newest first."""
-        answer = self.client.ListRuns(ListRunsRequest(limit=10))
+        answer = self.client.ListRuns(ListRunsRequest(limit=limit))
         return sorted((_state(run) for run in answer.run_dict.values()), key=lambda r: -r.id)
 
-    def stop(self, number: int) -> None:
-        """Ask for a run to end."""
-        self.client.StopRun(StopRunRequest(run_id=number))
+    def stop(self, number: int) -> bool:
+        """Ask for a run to end; whether it does."""
+        return bool(self.client.StopRun(StopRunRequest(run_id=number)).success)
 
     def end_orphans(self, started: datetime) -> list[int]:
         """End the runs that ran before this server was `started`; returns their numbers.
@@ -125,10 +127,9 @@ class Control:
         Their processes ended with the last server, perhaps in the middle of a message: a partner
         would wait for the rest of it until Flower misses the run's heartbeat, most of a minute.
         """
-        orphans = [r.id for r in self.runs() if not r.ended and r.began and r.began < started]
-        for number in orphans:
-            self.stop(number)
-        return orphans
+        latest = self.runs(LOOKED_BACK)
+        orphans = [r.id for r in latest if not r.ended and r.began and r.began < started]
+        return [number for number in orphans if self.stop(number)]
 
 
 def _state(run: Any) -> RunState:

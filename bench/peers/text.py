@@ -3,8 +3,8 @@
 Variants: ``full`` trains every encoder layer, the pooler and the classifier (the embeddings stay
 frozen: Opacus' hooks cannot take BERT's position ids, which are one row for a whole batch);
 ``lora`` is peft's default for BERT, r = 8 on query and value of all layers, and the classifier;
-``lora_top`` trains what fedaccord trains: the sixth layer is left out, r = 8 on the intermediate
-matrix of the fifth, and the classifier.
+``lora_top`` trains what fedaccord trains in this bench: the sixth layer is left out, r = 8 on the
+intermediate matrix of the fifth, and the classifier.
 """
 
 from __future__ import annotations

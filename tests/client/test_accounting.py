@@ -77,7 +77,7 @@ def test_within_one_percent_of_pld_and_never_below_it(
 
 @pytest.mark.parametrize(
     ("target", "rate", "steps"),
-    [(8.0, 0.1, 24), (3.0, 0.1, 200), (1.0, 0.01, 1000), (0.5, 0.001, 10)],
+    [(40.0, 0.3, 20), (8.0, 0.1, 24), (3.0, 0.1, 200), (1.0, 0.01, 1000), (0.5, 0.001, 10)],
 )
 def test_calibrated_noise_meets_the_target_within_one_percent(
     target: float, rate: float, steps: int
@@ -160,6 +160,12 @@ def test_second_run_is_planned_on_what_the_first_left() -> None:
     sigma = calibrate(8.0, DELTA, 0.1, 20, [first])
     both = [first, Segment(sigma, 0.1, 20)]
     assert sigma > fresh
+    assert pld_bound(both) <= epsilon(both, DELTA).value <= 8.0 <= 1.01 * pld_bound(both)
+
+
+def test_little_is_left_and_is_used() -> None:
+    first = Segment(calibrate(7.84, DELTA, 0.1, 20), 0.1, 20)
+    both = [first, Segment(calibrate(8.0, DELTA, 0.1, 20, [first]), 0.1, 20)]
     assert pld_bound(both) <= epsilon(both, DELTA).value <= 8.0 <= 1.01 * pld_bound(both)
 
 

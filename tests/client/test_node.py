@@ -7,7 +7,7 @@ from itertools import islice
 import httpx
 import pytest
 
-from client.node import RETRY_SECONDS, patient_invoker
+from client.node import PATIENT_SECONDS, QUICK_TRIES, RETRY_SECONDS, patient_invoker
 
 
 @pytest.mark.parametrize(
@@ -23,5 +23,7 @@ def test_only_a_certificate_that_is_not_trusted_is_final(error: str, gives_up: b
     assert patient_invoker().should_giveup(httpx.ConnectError(error)) is gives_up
 
 
-def test_it_never_waits_long_before_it_tries_again() -> None:
-    assert max(islice(patient_invoker().wait_gen_factory(), 20)) == RETRY_SECONDS
+def test_it_waits_seconds_at_first_and_longer_when_the_server_stays_away() -> None:
+    limits = list(islice(patient_invoker().wait_gen_factory(), QUICK_TRIES + 5))
+    assert max(limits[:QUICK_TRIES]) == RETRY_SECONDS
+    assert set(limits[QUICK_TRIES:]) == {PATIENT_SECONDS}

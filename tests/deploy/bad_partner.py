@@ -115,9 +115,11 @@ def answer(honest: Answer, message: Message, context: Context) -> Message:
         session.open_session = lambda _: time.sleep(3600)  # type: ignore[assignment]
     if kind == "hold":
         work.train_locally = hold  # type: ignore[assignment]
-    reply = honest(message, context)
-    if filler is not None:
-        filler.unlink()
+    try:
+        reply = honest(message, context)
+    finally:
+        if filler is not None:
+            filler.unlink()
     if kind in ("nan", "shape", "huge", "norm", "empty", "junk"):
         return Reply(changed(kind, reply.content), reply_to=message)
     return reply

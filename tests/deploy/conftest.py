@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 
 import psutil
 import pytest
@@ -93,6 +93,7 @@ class Federation:
 
     def spoil(self, name: str, faults: str) -> None:
         """What a fallible partner does from now on, as in `nan=1 hold=3`: kind and round."""
+        (self.root / name / "holds").unlink(missing_ok=True)
         (self.root / name / "faults").write_text(faults)
 
     def holds(self, name: str) -> bool:
@@ -175,6 +176,7 @@ class Cable:
         self.target = 0
         self.whole = True
         self.open: list[socket.socket] = []
+        self.lock = Lock()
         self.door = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.door.getsockname()[1])
         Thread(target=self._accept, daemon=True).start()
@@ -193,7 +195,12 @@ class Cable:
             except OSError:
                 near.close()
                 continue
-            self.open += [near, far]
+            with self.lock:
+                if not self.whole:
+                    near.close()
+                    far.close()
+                    continue
+                self.open += [near, far]
             for one, other in ((near, far), (far, near)):
                 Thread(target=self._copy, args=(one, other), daemon=True).start()
 
@@ -208,11 +215,12 @@ class Cable:
             end.close()
 
     def cut(self) -> None:
-        self.whole = False
-        for end in self.open:
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-        self.open.clear()
+        with self.lock:
+            self.whole = False
+            for end in self.open:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            self.open.clear()
 
     def mend(self) -> None:
         self.whole = True
@@ -366,7 +374,8 @@ def federation(
     sites: list[tuple[str, str, str]],
     cable: Cable,
 ) -> Iterator[Federation]:
-    """A server and four partners, connected."""
+    """A server and four partners, connected: two as `fedaccord partner start` makes them, two by
+    a program that starts the same and can be told to go wrong."""
     found = make_federation(tmp_path_factory.mktemp("federation"), tiny_bert, sites, NAMES)
     cable.target = found.port
     file = found.partner(ON_CABLE)

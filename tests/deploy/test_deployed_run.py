@@ -185,6 +185,12 @@ def test_only_the_fleet_is_served_to_the_outside(federation: Federation) -> None
     assert {address.ip for address in listening} == {"127.0.0.1"}
 
 
+def test_a_second_server_is_refused(federation: Federation) -> None:
+    second = federation.command("server", "start", str(federation.coordinator))
+    assert second.returncode == 2
+    assert "runs already" in second.stderr
+
+
 def test_the_partner_checks_pass(federation: Federation) -> None:
     done = federation.command("partner", "check", str(federation.partner("partner-1")))
     assert done.returncode == 0, done.stdout + done.stderr
