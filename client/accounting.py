@@ -51,8 +51,8 @@ _ORDERS: tuple[float, ...] = (
     *range(5, 64),
     *(64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512),
 )
-# Those that are evaluated quickly, for where any upper bound will do.
-_WHOLE_ORDERS = tuple(order for order in _ORDERS if order == int(order))
+# The orders below 2 take most of the time, and serve only where epsilon is large.
+_QUICK_ORDERS = tuple(order for order in _ORDERS if order >= 2)
 # The PRV's proven error, relative to epsilon: added to its estimate, so also what it over-counts.
 _RELATIVE_ERROR = 0.002
 _LARGEST_MESH = 2**20
@@ -194,7 +194,7 @@ def worst_rdp_epsilon(groups: Sequence[Sequence[Sequence[Segment]]], delta: floa
     for candidates in groups:
         curves = [_rdp_curve(merge(segments), _ORDERS) for segments in candidates]
         total = total + np.max(curves, axis=0) if curves else total
-    return _rdp_to_epsilon(total, _ORDERS, delta) if np.any(total > 0) else 0.0
+    return _rdp_to_epsilon(total, _ORDERS, delta)[0] if np.any(total > 0) else 0.0
 
 
 def within(segments: Sequence[Segment], budget: Budget) -> bool:
@@ -252,10 +252,10 @@ def _calibrate(
         return merge((*spent, Segment(sigma, rate, steps)))
 
     def enough_by_rdp(sigma: float) -> bool:
-        return _rdp(composed(sigma), delta, _WHOLE_ORDERS) <= goal
+        return _rdp(composed(sigma), delta) <= goal
 
     # By RDP first: cheap, and its answer is an upper end, because the reported epsilon is at most
-    # RDP's over all orders, and that is at most RDP's over some.
+    # RDP's.
     high = _upper_bracket(enough_by_rdp)
     if high is not None:
         low = high / 2
@@ -335,8 +335,13 @@ def _epsilon(merged: tuple[Segment, ...], delta: float) -> Epsilon:
     return Epsilon(by_rdp, "rdp", upper, by_rdp, "RDP is the smaller bound here")
 
 
-def _rdp(merged: tuple[Segment, ...], delta: float, orders: tuple[float, ...] = _ORDERS) -> float:
-    return _rdp_to_epsilon(_rdp_curve(merged, orders), orders, delta) if merged else 0.0
+def _rdp(merged: tuple[Segment, ...], delta: float) -> float:
+    if not merged:
+        return 0.0
+    value, order = _rdp_to_epsilon(_rdp_curve(merged, _QUICK_ORDERS), _QUICK_ORDERS, delta)
+    if order > _QUICK_ORDERS[0]:
+        return value
+    return _rdp_to_epsilon(_rdp_curve(merged, _ORDERS), _ORDERS, delta)[0]
 
 
 def _rdp_curve(merged: tuple[Segment, ...], orders: tuple[float, ...]) -> Array:
@@ -347,14 +352,15 @@ def _rdp_curve(merged: tuple[Segment, ...], orders: tuple[float, ...]) -> Array:
     return total
 
 
-def _rdp_to_epsilon(total: Array, orders: tuple[float, ...], delta: float) -> float:
+def _rdp_to_epsilon(total: Array, orders: tuple[float, ...], delta: float) -> tuple[float, float]:
+    """The bound, and the order that gives it."""
     from opacus.accountants.analysis.rdp import get_privacy_spent
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         # The best order may be the last one; the bound holds all the same.
         warnings.simplefilter("ignore")
-        value, _ = get_privacy_spent(orders=list(orders), rdp=list(total), delta=delta)
-    return max(float(value), 0.0)
+        value, order = get_privacy_spent(orders=list(orders), rdp=list(total), delta=delta)
+    return max(float(value), 0.0), float(order)
 
 
 @lru_cache(maxsize=4096)
