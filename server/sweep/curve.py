@@ -111,7 +111,7 @@ def _draw(places: Sequence[Place]) -> Any:
             )
     if len(private) > 1:
         axes.set_xscale("log")
-    axes.set_xticks([p.epsilon for p in private], [f"{p.epsilon:.3g}" for p in private])
+    axes.set_xticks([p.epsilon for p in private], [f"{round(p.epsilon, 2):g}" for p in private])
     axes.minorticks_off()
     axes.set_xlabel("ε of one run (smaller is more private)")
     axes.set_ylabel("accuracy (%)")
