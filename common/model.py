@@ -35,6 +35,7 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging as transformers_logging
 
+from common import attention
 from common.conditioning import Conditioning
 from common.config import ModelConfig
 from common.errors import UserError
@@ -493,6 +494,7 @@ def build(
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels, about)
         encoder, head = _head_of(stock, config)
+        attention.use(encoder)
         layers = layers_of(encoder)
         count = len(layers)
         top = trained_layers(config, count)

@@ -15,5 +15,11 @@ def local_optimizer(
 ) -> torch.optim.SGD | torch.optim.Adam:
     """A new optimiser over `parameters`, without state."""
     if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.Adam(
+            parameters,
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            # One pass over memory instead of ten.
+            fused=True,
+        )
     return torch.optim.SGD(parameters, lr=config.lr, weight_decay=config.weight_decay)
