@@ -54,7 +54,7 @@ def choose(
     what = {
         "fingerprint": network.fingerprint,
         "trainable": shapes,
-        "frozen": network.frozen_layers,
+        "frozen": network.frozen_layers + network.attends / 2,
         "length": length,
         "prefix": cached,
         "rows": min(config.physical_batch, ROWS),
@@ -90,7 +90,8 @@ def _made_up(
     if cached:
         shape = (rows * length, network.suffix.config.hidden_size)
         vectors = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
-        return PrefixExamples(vectors.to(device.dtype), offsets, labels)
+        below = torch.zeros(rows, shape[1]) if network.attends else None
+        return PrefixExamples(vectors.to(device.dtype), offsets, labels, below)
     vocabulary = network.suffix.config.vocab_size
     ids = generator.integers(0, vocabulary, rows * length).astype(np.int32)
     return TokenExamples(ids, offsets, labels, 0)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from torch import Tensor
 # What a process may keep of freed memory; its peak does not grow by that.
 KEPT_BYTES = 1 << 30
 OLD_LIMIT_BYTES = 32 << 20
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,11 @@ class Device:
             if self.tf32:
                 torch.set_float32_matmul_precision(before)
 
-    def prefix_of(self, run: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    def prefix_of(self, run: Callable[[Tensor, Tensor], Found]) -> Callable[..., Found]:
         """`run`, compiled where that was asked for; batches of any shape share one compilation."""
         if not self.compiled:
             return run
-        compiled: Callable[..., Tensor] = torch.compile(run, dynamic=True)
+        compiled: Callable[..., Found] = torch.compile(run, dynamic=True)
         return compiled
 
     def copy(self, tensor: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Batch:
     or [n, k] where a row's target is not one label.
 
     Of tagged rows there are w >= n windows in the place of n, `labels` is [w, t], and `owner` [w]
-    says which of the n rows a window is part of.
+    says which of the n rows a window is part of.  `below` is for `Suffix.forward`.
     """
 
     inputs: Tensor
@@ -46,6 +46,7 @@ class Batch:
     labels: Tensor
     indices: Ints
     owner: Tensor | None = None
+    below: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -60,6 +61,7 @@ class Batch:
             device.copy(self.labels),
             self.indices,
             None if self.owner is None else device.copy(self.owner),
+            None if self.below is None else device.copy(self.below),
         )
 
 
@@ -133,9 +135,7 @@ class TokenExamples:
 
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Prefix, then suffix."""
-        hidden = network.prefix(batch.inputs, batch.mask)
-        logits: Tensor = network.suffix(hidden, batch.mask)
-        return logits
+        return network.logits(batch.inputs, batch.mask)
 
     def drawn(self, generator: torch.Generator) -> TokenExamples:
         """Nothing is drawn."""
@@ -149,12 +149,14 @@ class TokenExamples:
 class PrefixExamples:
     """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1].
 
-    `vectors` is a view of `file`, the memory map that they are read from, if they come from one.
+    `below` [n, hidden] is there where the prefix ends behind an attention.  `vectors` is a view of
+    `file`, the memory map that they are read from, if they come from one.
     """
 
     vectors: Tensor
     offsets: Ints
     labels: npt.NDArray[Any]
+    below: Tensor | None = None
     file: mmap.mmap | None = None
 
     @property
@@ -176,11 +178,13 @@ class PrefixExamples:
             return Batch(inputs, mask, mask[:, 0], chosen)
         rows = [self.vectors[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
         inputs, mask = _pad(rows, 0.0)
-        return Batch(inputs, mask, torch.from_numpy(self.labels[chosen]), chosen)
+        below = None if self.below is None else self.below[chosen]
+        labels = torch.from_numpy(self.labels[chosen])
+        return Batch(inputs, mask, labels, chosen, below=below)
 
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Suffix only."""
-        logits: Tensor = network.suffix(batch.inputs, batch.mask)
+        logits: Tensor = network.suffix(batch.inputs, batch.mask, batch.below)
         return logits
 
     def drawn(self, generator: torch.Generator) -> PrefixExamples:
@@ -268,17 +272,21 @@ def _save_vectors(directory: Path, rows: TokenExamples, network: Network, device
         dtype=bits,
         shape=(int(rows.offsets[-1]), hidden_size),
     )
+    means = np.zeros((len(rows), hidden_size if network.attends else 0), dtype=np.float32)
     prefix = device.prefix_of(network.prefix)
     for chosen in by_length(rows.lengths, PREFIX_TOKENS):
         batch = rows.__getitems__(chosen.tolist()).to(device)
         with torch.inference_mode(), device.autocast(), device.products():
-            hidden = prefix(batch.inputs, batch.mask)
+            hidden, below = prefix(batch.inputs, batch.mask)
+        if below is not None:
+            means[chosen] = below.cpu().numpy()
         hidden = hidden.to(device.dtype).cpu()
         flat = hidden.view(torch.int16) if bits == np.int16 else hidden
         for i, row in zip(chosen, flat, strict=True):
             begin, end = int(rows.offsets[i]), int(rows.offsets[i + 1])
             store[begin:end] = row[: end - begin].numpy()
     store.flush()
+    np.save(directory / "below.npy", means)
     (directory / "dtype.json").write_text(json.dumps({"bf16": bits == np.int16}))
 
 
@@ -294,7 +302,7 @@ def with_prefix(
         "prefix",
         rows_key,
         network.prefix_fingerprint,
-        str(network.frozen_layers),
+        str(network.frozen_layers + network.attends / 2),
         str(device.dtype),
         device.device.type,
         # Kernels that round otherwise make other vectors.
@@ -309,7 +317,10 @@ def with_prefix(
     mapped = np.load(folder / "vectors.npy", mmap_mode="c")
     stored = torch.from_numpy(mapped)
     vectors = stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
-    return PrefixExamples(vectors, rows.offsets, rows.labels, mapped._mmap)
+    below = torch.from_numpy(np.load(folder / "below.npy", mmap_mode="c"))
+    return PrefixExamples(
+        vectors, rows.offsets, rows.labels, below if network.attends else None, mapped._mmap
+    )
 
 
 def prepare(

@@ -35,6 +35,13 @@ class MeanPooledConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
+def mean_vectors(state: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Means [batch, hidden], float32, of vectors [batch, tokens, hidden] where `mask` is not 0."""
+    weights = mask.unsqueeze(-1).to(torch.float32)
+    total: torch.Tensor = (state.float() * weights).sum(1)
+    return total / weights.sum(1).clamp(min=1.0)
+
+
 class MeanHead(nn.Module):
     """Linear classifier on the mean token vectors of `layers` layers.
 
@@ -54,11 +61,13 @@ class MeanHead(nn.Module):
     def pool(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
         """Mean vectors [batch, layers * hidden] of the last `layers` of `states`.
 
-        Each state is [batch, tokens, hidden]; `mask` [batch, tokens] leaves padding out.
+        Each state is [batch, tokens, hidden], or [batch, hidden] where it is its mean already;
+        `mask` [batch, tokens] leaves padding out.
         """
-        weights = mask.unsqueeze(-1).to(torch.float32)
-        count = weights.sum(1).clamp(min=1.0)
-        means = [(state.float() * weights).sum(1) / count for state in states[-self.layers :]]
+        means = [
+            state.float() if state.dim() == 2 else mean_vectors(state, mask)
+            for state in states[-self.layers :]
+        ]
         return torch.cat(means, dim=1)
 
     def forward(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 The *prefix* (embeddings and the frozen lower layers) turns tokens into vectors; the *suffix* (the
 layers that are trained and the head) turns those into logits.  Only the suffix's trainable
-parameters ever travel.  Cutting here is what makes the prefix cache possible.
+parameters ever travel.  Cutting here is what makes the prefix cache possible.  Where nothing of the
+lowest trained layer's attention is trained, the cut is behind that attention.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from common.mean_pooled import (
     MeanHead,
     MeanPooledConfig,
     MeanPooledForSequenceClassification,
+    mean_vectors,
 )
 from common.seeds import derive
 from common.tasks import TASKS, Task
@@ -68,14 +70,21 @@ class Suffix(nn.Module):
         self.layers = layers
         self.head = head
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Logits [batch, labels] from vectors [batch, tokens, hidden] and mask [batch, tokens]."""
+    def forward(self, hidden: Tensor, mask: Tensor, below: Tensor | None = None) -> Tensor:
+        """Logits [batch, labels] from vectors [batch, tokens, hidden] and mask [batch, tokens].
+
+        With `below` the vectors have passed the first layer's attention, and `below`
+        [batch, hidden] are the means of those that entered it.
+        """
         attention = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=mask.bool()
         )
-        states = [hidden]
-        for layer in self.layers:
-            states.append(layer(states[-1], attention))
+        states = [hidden if below is None else below]
+        layers: Iterable[Any] = self.layers
+        for number, layer in enumerate(layers):
+            attended = number == 0 and below is not None
+            hidden = layer.feed_forward_chunk(hidden) if attended else layer(hidden, attention)
+            states.append(hidden)
         logits: Tensor = self.head(states, mask)
         return logits
 
@@ -204,15 +213,36 @@ class Network:
     @cached_property
     def prefix_fingerprint(self) -> str:
         """Like `fingerprint`, over the frozen prefix alone: the identity of cached vectors."""
-        return _fingerprint(nn.ModuleList([self.embeddings, self.lower]))
+        attention = [self._attention] if self.attends else []
+        return _fingerprint(nn.ModuleList([self.embeddings, self.lower, *attention]))
+
+    @property
+    def _attention(self) -> Any:
+        """The attention of the lowest trained layer."""
+        layer: Any = self.suffix.layers[0]
+        return layer.attention
 
     @property
     def frozen_layers(self) -> int:
         """How many encoder layers the prefix holds."""
         return len(self.lower)
 
-    def prefix(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Vectors [batch, tokens, hidden] that enter the suffix, without a gradient."""
+    @cached_property
+    def attends(self) -> bool:
+        """Whether the prefix goes through the lowest trained layer's attention.
+
+        It does where that is frozen and has no dropout, which training would turn on.
+        """
+        return (
+            self.frozen_layers > 0
+            # DistilBERT's layers cannot be entered behind their attention.
+            and hasattr(self.suffix.layers[0], "feed_forward_chunk")
+            and self.suffix.config.attention_probs_dropout_prob == 0.0
+            and not any(p.requires_grad for p in self._attention.parameters())
+        )
+
+    def prefix(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the suffix takes beside the mask, without a gradient."""
         with torch.no_grad():
             hidden: Tensor = self.embeddings(input_ids=ids)
             attention = create_bidirectional_mask(
@@ -220,7 +250,16 @@ class Network:
             )
             for layer in self.lower:
                 hidden = layer(hidden, attention)
-        return hidden
+            if not self.attends:
+                return hidden, None
+            attended, _ = self._attention(hidden, attention)
+        return attended, mean_vectors(hidden, mask.bool())
+
+    def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Prefix, then suffix: logits as `Suffix.forward` has them from ids [batch, tokens]."""
+        hidden, below = self.prefix(ids, mask)
+        found: Tensor = self.suffix(hidden, mask, below)
+        return found
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that travel, by name, in a fixed order."""

@@ -10,7 +10,7 @@ as one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,8 @@ class WordExamples:
             at = np.flatnonzero(words >= 0)
             codes = self.codes[self.offsets[chosen[owner]] + words[at]]
             labels[place, torch.from_numpy(at)] = torch.from_numpy(codes)
-        return Batch(batch.inputs, batch.mask, labels, chosen, torch.from_numpy(owners))
+        owner_of = torch.from_numpy(owners)
+        return replace(batch, labels=labels, indices=chosen, owner=owner_of)
 
     def words_of(self, window: int) -> npt.NDArray[np.int32]:
         """Which word each sub-token of a window stands for."""

@@ -70,5 +70,5 @@ def test_a_network_computes_its_attention_there(
 
     monkeypatch.setitem(attention.AttentionInterface._global_mapping, attention.NAME, watched)
     ids = torch.randint(5, 20, (2, 6))
-    network.suffix(network.prefix(ids, torch.ones_like(ids)), torch.ones_like(ids))
+    network.logits(ids, torch.ones_like(ids))
     assert asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from transformers import (
 )
 
 from client.training import Privacy, train
-from common.config import Config, ModelConfig, TrainConfig, validate
+from common.config import Config, LoraConfig, ModelConfig, TrainConfig, validate
 from common.data.records import Batch, build_table
 from common.data.schema import Columns
 from common.data.table import Table
@@ -95,7 +96,8 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def choices(base: Path, **settings: object) -> ModelConfig:
     names = {"max_length": 24, "layers": 2, **settings}
     config = ModelConfig(base=str(base), **names)  # type: ignore[arg-type]
-    config.lora.targets = ["q_lin" if "distilbert" in base.name else "query"]
+    if "lora" not in settings:
+        config.lora.targets = ["lin1" if "distilbert" in base.name else "intermediate.dense"]
     return config
 
 
@@ -117,7 +119,7 @@ def test_the_cut_model_equals_the_stock_one_merged(
     if head == "lm":
         marked[:, 1] = PREDICTED
     with torch.no_grad():
-        cut = net.suffix(net.prefix(ids, mask), marked)
+        cut = net.logits(ids, marked)
         merge_adapters(net)
         stock = net.stock(input_ids=ids, attention_mask=mask).logits
     if head == "lm":
@@ -159,6 +161,47 @@ def test_the_cached_prefix_is_exact(
     ours, theirs = evaluate(net, cached, {}, FP32), evaluate(net, computed, {}, FP32)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
     np.testing.assert_array_equal(ours.confusion, theirs.confusion)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "attends"),
+    [
+        *((name, {}, name != "distilbert") for name in SUPPORTED),
+        ("bert", {"trainable": "ia3"}, False),
+        ("bert", {"trainable": "bitfit"}, False),
+        ("bert", {"trainable": "last_k"}, False),
+        ("bert", {"trainable": "full"}, False),
+        ("bert", {"lora": LoraConfig(targets=["query"])}, False),
+        ("bert", {"dropout": 0.1}, False),
+    ],
+)
+def test_the_prefix_ends_behind_a_frozen_attention(
+    family: dict[str, Path], name: str, changed: dict[str, Any], attends: bool
+) -> None:
+    config = choices(family[name], **{"trainable": "lora", **changed})
+    assert build(config, LABELS, 0).attends == attends
+
+
+@pytest.mark.parametrize("head", ["mean", "cls", "token"])
+def test_where_the_prefix_ends_changes_no_private_step(
+    family: dict[str, Path],
+    reviews: tuple[list[str], list[int]],
+    tmp_path: Path,
+    head: str,
+) -> None:
+    config = choices(family["bert"], head=head, max_length=10, stride=3)
+    deltas = []
+    for attends in (True, False):
+        net = build(config, tag_names(("X",)) if head == "token" else LABELS, 0)
+        # A cached property: what is written first stays.
+        net.__dict__["attends"] = attends
+        rows = prepare_table(rows_of(head, reviews), net, config, FP32, tmp_path)
+        seeds = [torch.Generator().manual_seed(n) for n in (1, 2)]
+        privacy = Privacy(0.5, 1.0, "bookkeeping")
+        how = TrainConfig(local_steps=2, lr=0.5)
+        deltas.append(train(net, rows, net.read(), how, 0.5, privacy, *seeds, FP32).delta)
+    for parameter, delta in deltas[0].items():
+        torch.testing.assert_close(delta, deltas[1][parameter], atol=1e-5, rtol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def test_prefix_and_suffix_equal_the_stock_model(
     batch = net.tokenizer(reviews[0][:9], return_tensors="pt", padding=True)
     ids, mask = batch["input_ids"], batch["attention_mask"]
     with torch.no_grad():
-        cut = net.suffix(net.prefix(ids, mask), mask)
+        cut = net.logits(ids, mask)
         stock = net.stock(input_ids=ids, attention_mask=mask).logits
     torch.testing.assert_close(cut, stock, atol=1e-6, rtol=1e-5)
 
@@ -66,9 +66,7 @@ def test_export_loads_with_transformers_alone(
     texts = reviews[0][:8]
     batch = net.tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
     with torch.no_grad():
-        wanted = net.suffix(
-            net.prefix(batch["input_ids"], batch["attention_mask"]), batch["attention_mask"]
-        ).softmax(-1)
+        wanted = net.logits(batch["input_ids"], batch["attention_mask"]).softmax(-1)
     for row, found in zip(wanted, loaded(texts), strict=True):
         scores = {item["label"]: item["score"] for item in found}
         assert scores["positive"] == pytest.approx(float(row[1]), abs=1e-5)
@@ -96,7 +94,8 @@ def test_same_seed_same_start_and_other_seed_another(tiny_bert: Path) -> None:
 def test_cached_vectors_equal_computed_ones(
     tiny_bert: Path, reviews: Reviews, tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    config = ModelConfig(base=str(tiny_bert), layers=1, max_length=24)
+    lora = LoraConfig(targets=["intermediate.dense"])
+    config = ModelConfig(base=str(tiny_bert), layers=1, lora=lora, max_length=24)
     net = build(config, LABELS, 0)
     device = Device(torch.device("cpu"), dtype)
     texts, labels = reviews[0][:40], np.array(reviews[1][:40])
@@ -108,7 +107,7 @@ def test_cached_vectors_equal_computed_ones(
     assert batch.inputs.dtype == dtype
     ids = net.tokenizer([texts[r] for r in rows], return_tensors="pt", padding=True)
     with device.autocast():
-        direct = net.prefix(ids["input_ids"], ids["attention_mask"])
+        direct, below = net.prefix(ids["input_ids"], ids["attention_mask"])
     width = direct.shape[1]
     real = ids["attention_mask"].bool()
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
@@ -116,6 +115,9 @@ def test_cached_vectors_equal_computed_ones(
         batch.inputs[:, :width][real].float(), direct[real].float(), atol=tolerance, rtol=tolerance
     )
     assert int(batch.mask.sum()) == int(real.sum())
+    assert batch.below is not None
+    assert below is not None
+    torch.testing.assert_close(batch.below, below, atol=tolerance, rtol=tolerance)
 
 
 def test_no_rows_at_all(tiny_bert: Path, tmp_path: Path) -> None:
