@@ -1,7 +1,8 @@
-"""Files that are either whole or not there: write to a neighbour, fsync, rename."""
+"""Files that are either whole or not there: write to a neighbour, fsync, rename; and locks."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,6 +12,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from common.errors import UserError
+
+
+@contextmanager
+def held(lock: Path, taken: str) -> Iterator[None]:
+    """Hold the file `lock`, which is made if need be, as this process's own.
+
+    Raises UserError with the text `taken` when another process holds it.
+    """
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(taken) from None
+        yield
 
 
 def fsync_directory(directory: Path) -> None:

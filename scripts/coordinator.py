@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +20,7 @@ from rich.table import Table
 from common.config import Config, to_json
 from common.data.schema import NAMED
 from common.errors import UserError
-from common.files import private_directory
+from common.files import held, private_directory
 from common.processes import Child, flower_environment, new_secret, supervise
 from scripts.simulate import claim, configure
 
@@ -73,22 +71,6 @@ def load_coordinator(path: Path) -> Coordinator:
             raise UserError(f"{path}: {key} must be a text")
     directory = path.parent / Path(tree["directory"]).expanduser()
     return Coordinator(path, tree["host"], tree["port"], tree["control_port"], directory)
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the server's directory as this process's own.
-
-    Raises UserError when another server has it.
-    """
-    with (private_directory(directory) / "server.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{directory}: a server of this federation runs already; stop it first"
-            ) from None
-        yield
 
 
 def serve(own: Coordinator) -> int:
@@ -147,7 +129,8 @@ def serve(own: Coordinator) -> int:
                     log.warning("run %d ended with the last server: use run.resume", number)
                 fresh = None
 
-    with _alone(own.directory):
+    lock = private_directory(own.directory) / "server.lock"
+    with held(lock, f"{own.directory}: a server of this federation runs already; stop it first"):
         log.info("partners connect to %s:%d", own.host, own.port)
         return supervise(children, tick)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from rich.console import Console
 
 from common.config import Config, config_hash, from_mapping, validate
 from common.errors import UserError
-from common.files import canonical_json, sha256_text
+from common.files import canonical_json, held, sha256_text
 from scripts.compose import CONF, as_group_choice, one_line, refuse_null
 from scripts.trial import run_trial
 from server.sweep.objectives import check
@@ -33,6 +32,7 @@ from server.sweep.records import DOCUMENT, Document, read_sweep, write_document
 
 OWN = ("run.dir", "run.resume")
 PLACE = "hydra.sweep.dir"
+LOCK = ".lock"
 ROOT = Path("multirun")
 
 
@@ -141,11 +141,10 @@ def _directory(place: Sequence[str], identity: str) -> Path:
 
 def _busy(directory: Path) -> bool:
     try:
-        with (directory / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        with held(directory / LOCK, "busy"):
+            return False
+    except (OSError, UserError):
         return True
-    return False
 
 
 @contextmanager
@@ -159,13 +158,9 @@ def _claimed(directory: Path, document: Document) -> Iterator[None]:
         if (directory / DOCUMENT).exists():
             if read_sweep(directory).document.identity != document.identity:
                 raise UserError(f"{PLACE}: {directory} holds another sweep; choose a new folder")
-        elif any(p.name != ".lock" for p in directory.iterdir()):
+        elif any(p.name != LOCK for p in directory.iterdir()):
             raise UserError(f"{PLACE}: {directory} holds other files; choose a new folder")
-        with (directory / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{PLACE}: another command is at work in {directory}") from None
+        with held(directory / LOCK, f"{PLACE}: another command is at work in {directory}"):
             if not (directory / DOCUMENT).exists():
                 write_document(directory, document)
             yield

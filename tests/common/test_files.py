@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; a lock has one holder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.files import atomic_directory, built_once, sha256_text, write_atomic
+from common.errors import UserError
+from common.files import atomic_directory, built_once, held, sha256_text, write_atomic
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -40,6 +41,17 @@ def test_built_once(tmp_path: Path) -> None:
         assert (built_once(tmp_path / "d", build) / "x").read_text() == "1"
     assert len(calls) == 1
     assert (tmp_path / "d").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_lock_has_one_holder_and_is_free_after_it(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with held(lock, "first"), pytest.raises(UserError, match="taken"), held(lock, "taken"):
+        pass
+    # Another error of the block is its own.
+    with pytest.raises(BlockingIOError), held(lock, "second"):
+        raise BlockingIOError
+    with held(lock, "third"):
+        pass
 
 
 def test_hash_separates_its_parts() -> None:
