@@ -70,11 +70,11 @@ def flops_of_a_row(network: Network, device: Device, tokens: int, rows: int) -> 
     width = network.suffix.config.hidden_size
     hidden = torch.randn(rows, tokens, width).to(device.dtype)
     mask = torch.ones(rows, tokens, dtype=torch.long)
-    below = torch.zeros(rows, width) if network.attends else None
+    entered = torch.zeros(rows, width) if network.attends else None
     counter = FlopCounterMode(display=False)
     with counter:
         with device.autocast():
-            logits: Tensor = network.suffix(hidden, mask, below)
+            logits: Tensor = network.suffix(hidden, mask, entered)
         logits.float().sum().backward()
     return counter.get_total_flops() / rows
 
@@ -92,6 +92,8 @@ def measure(directory: Path) -> Floor:
     config = load_config(directory)
     cost = json.loads((directory / "results.json").read_text())["cost"]
     device = pick_device(config.model.precision)
+    if device.device.type != "cpu":
+        raise SystemExit("bench.floor: measures processors; hide the GPU (CUDA_VISIBLE_DEVICES=)")
     network = build(config.model, config.outputs, config.run.seed, config.task)
     examples = trained_rows(config, network, device)
     tokens = float(np.mean(np.concatenate([rows.lengths for rows in examples])))
@@ -109,7 +111,7 @@ def measure(directory: Path) -> Floor:
     target = torch.empty_like(source)
     gigabytes = rate(lambda: target.copy_(source), 2e-9 * COPIED_BYTES)
 
-    cached = isinstance(examples[0], PrefixExamples)
+    cached = isinstance(getattr(examples[0], "inner", examples[0]), PrefixExamples)
     of_rows = tokens * width * device.dtype.itemsize if cached else 4 * tokens
     of_batch = _bytes_of(network.suffix)
     arithmetic = drawn * flops / (gflops * 1e9)

@@ -29,7 +29,7 @@ log = logging.getLogger("fedaccord")
 CANDIDATES = ("hooks", "bookkeeping")
 REPEATS = 3
 # Of what is measured: raised where a way of clipping becomes faster or slower.
-VERSION = 2
+VERSION = 3
 # Rows of one measured step: enough for a physical batch to work at its usual speed.
 ROWS = 32
 
@@ -54,7 +54,7 @@ def choose(
     what = {
         "fingerprint": network.fingerprint,
         "trainable": shapes,
-        "frozen": network.frozen_layers + network.attends / 2,
+        "frozen": network.prefix_depth,
         "length": length,
         "prefix": cached,
         "rows": min(config.physical_batch, ROWS),
@@ -90,8 +90,8 @@ def _made_up(
     if cached:
         shape = (rows * length, network.suffix.config.hidden_size)
         vectors = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
-        below = torch.zeros(rows, shape[1]) if network.attends else None
-        return PrefixExamples(vectors.to(device.dtype), offsets, labels, below)
+        entered = torch.zeros(rows, shape[1]) if network.attends else None
+        return PrefixExamples(vectors.to(device.dtype), offsets, labels, entered)
     vocabulary = network.suffix.config.vocab_size
     ids = generator.integers(0, vocabulary, rows * length).astype(np.int32)
     return TokenExamples(ids, offsets, labels, 0)

@@ -37,8 +37,10 @@ def attention(
     return found.to(query.dtype), None
 
 
-def use(encoder: PreTrainedModel) -> None:
-    """Let `encoder` compute its attention here."""
+def attend_in_float32(encoder: PreTrainedModel) -> None:
+    """Let `encoder` compute its attention by `attention`."""
+    # A checkpoint may ask for the matrices of weights, which this attention has not.
+    encoder.config.output_attentions = False
     encoder.set_attn_implementation(NAME)
 
 

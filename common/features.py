@@ -38,7 +38,8 @@ class Batch:
     or [n, k] where a row's target is not one label.
 
     Of tagged rows there are w >= n windows in the place of n, `labels` is [w, t], and `owner` [w]
-    says which of the n rows a window is part of.  `below` is for `Suffix.forward`.
+    says which of the n rows a window is part of.  Where vectors have passed an attention already,
+    `entered` [n, h] are the means of those that entered it.
     """
 
     inputs: Tensor
@@ -46,7 +47,7 @@ class Batch:
     labels: Tensor
     indices: Ints
     owner: Tensor | None = None
-    below: Tensor | None = None
+    entered: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -61,7 +62,7 @@ class Batch:
             device.copy(self.labels),
             self.indices,
             None if self.owner is None else device.copy(self.owner),
-            None if self.below is None else device.copy(self.below),
+            None if self.entered is None else device.copy(self.entered),
         )
 
 
@@ -149,14 +150,14 @@ class TokenExamples:
 class PrefixExamples:
     """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1].
 
-    `below` [n, hidden] is there where the prefix ends behind an attention.  `vectors` is a view of
-    `file`, the memory map that they are read from, if they come from one.
+    `entered` [n, hidden] as in `Batch`.  `vectors` is a view of `file`, the memory map that they
+    are read from, if they come from one.
     """
 
     vectors: Tensor
     offsets: Ints
     labels: npt.NDArray[Any]
-    below: Tensor | None = None
+    entered: Tensor | None = None
     file: mmap.mmap | None = None
 
     @property
@@ -178,13 +179,13 @@ class PrefixExamples:
             return Batch(inputs, mask, mask[:, 0], chosen)
         rows = [self.vectors[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
         inputs, mask = _pad(rows, 0.0)
-        below = None if self.below is None else self.below[chosen]
+        entered = None if self.entered is None else self.entered[chosen]
         labels = torch.from_numpy(self.labels[chosen])
-        return Batch(inputs, mask, labels, chosen, below=below)
+        return Batch(inputs, mask, labels, chosen, entered=entered)
 
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Suffix only."""
-        logits: Tensor = network.suffix(batch.inputs, batch.mask, batch.below)
+        logits: Tensor = network.suffix(batch.inputs, batch.mask, batch.entered)
         return logits
 
     def drawn(self, generator: torch.Generator) -> PrefixExamples:
@@ -272,21 +273,22 @@ def _save_vectors(directory: Path, rows: TokenExamples, network: Network, device
         dtype=bits,
         shape=(int(rows.offsets[-1]), hidden_size),
     )
-    means = np.zeros((len(rows), hidden_size if network.attends else 0), dtype=np.float32)
+    means = np.zeros((len(rows), hidden_size), dtype=np.float32)
     prefix = device.prefix_of(network.prefix)
     for chosen in by_length(rows.lengths, PREFIX_TOKENS):
         batch = rows.__getitems__(chosen.tolist()).to(device)
         with torch.inference_mode(), device.autocast(), device.products():
-            hidden, below = prefix(batch.inputs, batch.mask)
-        if below is not None:
-            means[chosen] = below.cpu().numpy()
+            hidden, entered = prefix(batch.inputs, batch.mask)
+        if entered is not None:
+            means[chosen] = entered.cpu().numpy()
         hidden = hidden.to(device.dtype).cpu()
         flat = hidden.view(torch.int16) if bits == np.int16 else hidden
         for i, row in zip(chosen, flat, strict=True):
             begin, end = int(rows.offsets[i]), int(rows.offsets[i + 1])
             store[begin:end] = row[: end - begin].numpy()
     store.flush()
-    np.save(directory / "below.npy", means)
+    if network.attends:
+        np.save(directory / "entered.npy", means)
     (directory / "dtype.json").write_text(json.dumps({"bf16": bits == np.int16}))
 
 
@@ -302,7 +304,7 @@ def with_prefix(
         "prefix",
         rows_key,
         network.prefix_fingerprint,
-        str(network.frozen_layers + network.attends / 2),
+        str(network.prefix_depth),
         str(device.dtype),
         device.device.type,
         # Kernels that round otherwise make other vectors.
@@ -317,10 +319,8 @@ def with_prefix(
     mapped = np.load(folder / "vectors.npy", mmap_mode="c")
     stored = torch.from_numpy(mapped)
     vectors = stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
-    below = torch.from_numpy(np.load(folder / "below.npy", mmap_mode="c"))
-    return PrefixExamples(
-        vectors, rows.offsets, rows.labels, below if network.attends else None, mapped._mmap
-    )
+    entered = torch.from_numpy(np.load(folder / "entered.npy")) if network.attends else None
+    return PrefixExamples(vectors, rows.offsets, rows.labels, entered, mapped._mmap)
 
 
 def prepare(

@@ -36,7 +36,7 @@ from transformers import (
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.utils import logging as transformers_logging
 
-from common import attention
+from common.attention import attend_in_float32
 from common.conditioning import Conditioning
 from common.config import ModelConfig
 from common.errors import UserError
@@ -70,19 +70,19 @@ class Suffix(nn.Module):
         self.layers = layers
         self.head = head
 
-    def forward(self, hidden: Tensor, mask: Tensor, below: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor, entered: Tensor | None = None) -> Tensor:
         """Logits [batch, labels] from vectors [batch, tokens, hidden] and mask [batch, tokens].
 
-        With `below` the vectors have passed the first layer's attention, and `below`
+        With `entered` the vectors have passed the first layer's attention, and `entered`
         [batch, hidden] are the means of those that entered it.
         """
         attention = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=mask.bool()
         )
-        states = [hidden if below is None else below]
+        states = [hidden if entered is None else entered]
         layers: Iterable[Any] = self.layers
         for number, layer in enumerate(layers):
-            attended = number == 0 and below is not None
+            attended = number == 0 and entered is not None
             hidden = layer.feed_forward_chunk(hidden) if attended else layer(hidden, attention)
             states.append(hidden)
         logits: Tensor = self.head(states, mask)
@@ -237,12 +237,19 @@ class Network:
             self.frozen_layers > 0
             # DistilBERT's layers cannot be entered behind their attention.
             and hasattr(self.suffix.layers[0], "feed_forward_chunk")
-            and self.suffix.config.attention_probs_dropout_prob == 0.0
             and not any(p.requires_grad for p in self._attention.parameters())
+            and not any(isinstance(m, nn.Dropout) and m.p > 0 for m in self._attention.modules())
         )
 
+    @property
+    def prefix_depth(self) -> float:
+        """Layers in the prefix, a half one where it ends behind an attention."""
+        return self.frozen_layers + (0.5 if self.attends else 0.0)
+
     def prefix(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the suffix takes beside the mask, without a gradient."""
+        """Vectors [batch, tokens, hidden] that enter the suffix, without a gradient, and what it
+        takes as `entered`.
+        """
         with torch.no_grad():
             hidden: Tensor = self.embeddings(input_ids=ids)
             attention = create_bidirectional_mask(
@@ -257,8 +264,8 @@ class Network:
 
     def logits(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Prefix, then suffix: logits as `Suffix.forward` has them from ids [batch, tokens]."""
-        hidden, below = self.prefix(ids, mask)
-        found: Tensor = self.suffix(hidden, mask, below)
+        hidden, entered = self.prefix(ids, mask)
+        found: Tensor = self.suffix(hidden, mask, entered)
         return found
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -533,7 +540,7 @@ def build(
         torch.manual_seed(derive(seed, "init"))
         stock = _stock_model(config, labels, about)
         encoder, head = _head_of(stock, config)
-        attention.use(encoder)
+        attend_in_float32(encoder)
         layers = layers_of(encoder)
         count = len(layers)
         top = trained_layers(config, count)

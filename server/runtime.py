@@ -131,7 +131,10 @@ def backend(workers: int, keep: bool) -> Iterator[None]:
             if _kept is not None:
                 self.pool, self.app_fn = _kept.pool, app_fn
                 return
-            self.pool = BasicActorPool(ClientAppActor, self.client_resources, self.actor_kwargs)
+            # Workers import the app at once, while the server loads its model and its rows, and
+            # not when the first message comes.
+            early = {**self.actor_kwargs, "on_actor_init_fn": app_fn}
+            self.pool = BasicActorPool(ClientAppActor, self.client_resources, early)
             # A cluster that others share may hold more than was asked for.
             self.pool.add_actors_to_pool(min(workers, self.pool.actors_capacity))
             self.app_fn = app_fn

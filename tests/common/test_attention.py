@@ -1,14 +1,18 @@
 """Attention in bfloat16 on a processor: trained in float32, else torch's own."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from common import attention
-from common.config import ModelConfig
+from common.config import Config, ModelConfig
+from common.export import export
 from common.model import build
 
 SHAPE = (4, 2, 9, 16)
@@ -72,3 +76,17 @@ def test_a_network_computes_its_attention_there(
     ids = torch.randint(5, 20, (2, 6))
     network.logits(ids, torch.ones_like(ids))
     assert asked
+
+
+def test_a_checkpoint_that_asks_for_attentions_can_be_delivered(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    about = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**about, "output_attentions": True}))
+    config = Config(model=ModelConfig(base=str(base), head="cls", max_length=24))
+    config.data.labels = ["bad", "good"]
+    network = build(config.model, ("bad", "good"), 0)
+    export(network.read(), config, tmp_path / "model")
+    AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")

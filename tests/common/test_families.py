@@ -172,6 +172,9 @@ def test_the_cached_prefix_is_exact(
         ("bert", {"trainable": "last_k"}, False),
         ("bert", {"trainable": "full"}, False),
         ("bert", {"lora": LoraConfig(targets=["query"])}, False),
+        ("bert", {"lora": LoraConfig(targets=["dense"])}, False),
+        # The attention's own output layer has the same last name.
+        ("bert", {"lora": LoraConfig(targets=["output.dense"])}, False),
         ("bert", {"dropout": 0.1}, False),
     ],
 )
@@ -182,23 +185,41 @@ def test_the_prefix_ends_behind_a_frozen_attention(
     assert build(config, LABELS, 0).attends == attends
 
 
-@pytest.mark.parametrize("head", ["mean", "cls", "token"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize(
+    ("head", "clipping", "cached"),
+    [
+        ("mean", "bookkeeping", True),
+        ("mean", "hooks", True),
+        ("mean", "ghost", True),
+        ("mean", "hooks", False),
+        ("cls", "bookkeeping", True),
+        ("token", "hooks", True),
+    ],
+)
 def test_where_the_prefix_ends_changes_no_private_step(
     family: dict[str, Path],
     reviews: tuple[list[str], list[int]],
     tmp_path: Path,
+    name: str,
     head: str,
+    clipping: str,
+    cached: bool,
 ) -> None:
-    config = choices(family["bert"], head=head, max_length=10, stride=3)
+    config = choices(family[name], head=head, max_length=10, stride=3, prefix_cache=cached)
     deltas = []
     for attends in (True, False):
         net = build(config, tag_names(("X",)) if head == "token" else LABELS, 0)
+        assert net.attends
         # A cached property: what is written first stays.
         net.__dict__["attends"] = attends
         rows = prepare_table(rows_of(head, reviews), net, config, FP32, tmp_path)
         seeds = [torch.Generator().manual_seed(n) for n in (1, 2)]
-        privacy = Privacy(0.5, 1.0, "bookkeeping")
+        privacy = Privacy(0.5, 1.0, clipping)
         how = TrainConfig(local_steps=2, lr=0.5)
+        assert getattr(rows, "inner", rows).__class__.__name__ == (
+            "PrefixExamples" if cached else "TokenExamples"
+        )
         deltas.append(train(net, rows, net.read(), how, 0.5, privacy, *seeds, FP32).delta)
     for parameter, delta in deltas[0].items():
         torch.testing.assert_close(delta, deltas[1][parameter], atol=1e-5, rtol=1e-4)

@@ -107,7 +107,7 @@ def test_cached_vectors_equal_computed_ones(
     assert batch.inputs.dtype == dtype
     ids = net.tokenizer([texts[r] for r in rows], return_tensors="pt", padding=True)
     with device.autocast():
-        direct, below = net.prefix(ids["input_ids"], ids["attention_mask"])
+        direct, entered = net.prefix(ids["input_ids"], ids["attention_mask"])
     width = direct.shape[1]
     real = ids["attention_mask"].bool()
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
@@ -115,9 +115,9 @@ def test_cached_vectors_equal_computed_ones(
         batch.inputs[:, :width][real].float(), direct[real].float(), atol=tolerance, rtol=tolerance
     )
     assert int(batch.mask.sum()) == int(real.sum())
-    assert batch.below is not None
-    assert below is not None
-    torch.testing.assert_close(batch.below, below, atol=tolerance, rtol=tolerance)
+    assert batch.entered is not None
+    assert entered is not None
+    torch.testing.assert_close(batch.entered, entered, atol=tolerance, rtol=tolerance)
 
 
 def test_no_rows_at_all(tiny_bert: Path, tmp_path: Path) -> None:
