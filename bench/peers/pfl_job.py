@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clip", type=float, default=1.0)
     parser.add_argument("--server", choices=["sgd", "adam"], default="adam")
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=0.03)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     asked = parser.parse_args()
     job = jobs.read(asked.folder)
