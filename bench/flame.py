@@ -1,0 +1,125 @@
+"""Where the processor's time of a command goes: a table of phases and a flame graph.
+
+``py-spy record --subprocesses --rate 20 --format raw -o STACKS -- fedaccord simulate ...`` samples
+the call stacks of all processes that are at work (one that waits is not counted).
+``python -m bench.flame STACKS --rate 20 --svg FILE`` sums them up by phase and draws them.  Of a
+stack the graph has the project's own functions; below the last of them it is the libraries' time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from common.files import write_atomic
+
+# A sample belongs to the first phase one of whose functions is in its stack.
+PHASES = {
+    "training: steps": ("train (client/training.py",),
+    "training: frozen layers of all rows, once": ("_save_vectors (common/features.py",),
+    "evaluation": ("evaluate (common/evaluation.py",),
+    "tokens": ("_save_ids (common/features.py", "_save (common/words.py"),
+    "imports": ("_find_and_load (<frozen importlib",),
+    "loading models": ("build (common/model.py", "_build_model (server/"),
+    "data": ("simulated_shares (client/", "public_rows (server/", "resolve_labels (common/"),
+    "privacy accounting": ("(client/accounting.py", "(client/ledger.py"),
+    "aggregation": ("aggregate (strategies/pipeline.py",),
+    "checkpoint, report": ("save (server/checkpoint.py", "write_report (", "export (common/"),
+}
+REST = "Flower, Ray and the rest"
+OWN = re.compile(r"^(\S+) \(((?:client|server|common|strategies|scripts)/[\w/]+\.py):\d+\)$")
+WIDTH, ROW, LEFT_OUT = 1200, 18, 0.002
+COLOURS = {"client": "#e07b39", "server": "#3b7dd8", "common": "#7a9e3f", "scripts": "#9a6fb0"}
+
+
+def read(text: str) -> Counter[tuple[str, ...]]:
+    """Samples of every stack in py-spy's raw format, frames from the outermost on."""
+    stacks: Counter[tuple[str, ...]] = Counter()
+    for line in text.splitlines():
+        frames, _, count = line.rpartition(" ")
+        stacks[tuple(frames.split(";"))] += int(count)
+    return stacks
+
+
+def phase(stack: Sequence[str]) -> str:
+    """The phase that a stack belongs to."""
+    joined = ";".join(stack)
+    return next((name for name, marks in PHASES.items() if any(m in joined for m in marks)), REST)
+
+
+def seconds_by_phase(stacks: Mapping[tuple[str, ...], int], rate: float) -> dict[str, float]:
+    """Processor seconds, in the order of `PHASES`."""
+    found = dict.fromkeys([*PHASES, REST], 0.0)
+    for stack, count in stacks.items():
+        found[phase(stack)] += count / rate
+    return found
+
+
+def own_frames(stack: Iterable[str]) -> tuple[str, ...]:
+    """The project's functions in a stack as "module: function", without repeats in a row."""
+    found: list[str] = []
+    for frame in stack:
+        if match := OWN.match(frame):
+            name = f"{match[2].removesuffix('.py').replace('/', '.')}: {match[1]}"
+            if not found or found[-1] != name:
+                found.append(name)
+    return tuple(found) or (REST,)
+
+
+def draw(stacks: Mapping[tuple[str, ...], int], rate: float) -> str:
+    """A flame graph as SVG: a box is as wide as the time in a function and what it calls."""
+    totals: Counter[tuple[str, ...]] = Counter()
+    for stack, count in stacks.items():
+        frames = own_frames(stack)
+        for depth in range(1, len(frames) + 1):
+            totals[frames[:depth]] += count
+    total = sum(stacks.values())
+    shown = [path for path, count in totals.items() if count >= LEFT_OUT * total]
+    left: dict[tuple[str, ...], float] = {}
+    used: dict[tuple[str, ...], float] = {(): 0.0}
+    for path in sorted(shown, key=lambda path: (len(path), path)):
+        parent = path[:-1]
+        left[path] = used[parent]
+        used[path] = used[parent]
+        used[parent] += totals[path] / total * WIDTH
+    height = (max(map(len, shown)) + 1) * ROW
+    boxes = []
+    for path in shown:
+        width = totals[path] / total * WIDTH
+        label = f"{path[-1]}, {totals[path] / rate:.0f} s"
+        fits = label if len(label) * 6.2 < width else ""
+        colour = COLOURS.get(path[-1].split(".")[0], "#8a8a8a")
+        top = (len(path) - 1) * ROW
+        boxes.append(
+            f'<g><title>{escape(label)}</title><rect x="{left[path]:.1f}" y="{top}" '
+            f'width="{width:.1f}" height="{ROW - 1}" fill="{colour}"/>'
+            f'<text x="{left[path] + 3:.1f}" y="{top + 13}">{escape(fits)}</text></g>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'font-family="sans-serif" font-size="11" fill="#fff">{"".join(boxes)}</svg>\n'
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table and write the picture."""
+    parser = argparse.ArgumentParser(prog="python -m bench.flame", description=__doc__)
+    parser.add_argument("stacks", type=Path, help="what py-spy wrote")
+    parser.add_argument("--rate", type=float, required=True, help="samples a second")
+    parser.add_argument("--svg", type=Path, help="where the picture goes")
+    asked = parser.parse_args(argv)
+    stacks = read(asked.stacks.read_text())
+    found = seconds_by_phase(stacks, asked.rate)
+    total = sum(found.values())
+    for name, seconds in found.items():
+        print(f"{name}\t{seconds:.1f} s\t{seconds / total:.1%}")
+    if asked.svg:
+        write_atomic(asked.svg, draw(stacks, asked.rate))
+
+
+if __name__ == "__main__":
+    main()
