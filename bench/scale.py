@@ -9,7 +9,7 @@ every one.  A row has ``partners``, ``per_round``, ``model``, ``overhead_ms_per_
 server, the checkpoint) spend on a train message beside the training steps: (wall time of the
 rounds x workers - training time of all partners) / messages.  The first round is left out: in it
 the workers warm up.  Memory is the proportional set size of every process, Ray's included,
-sampled four times a second; a round's peak is the largest sample in it.
+sampled once a second; a round's peak is the largest sample in it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Watch(Silent):
         self._thread.start()
 
     def _sample(self) -> None:
-        while not self._stop.wait(0.25):
+        while not self._stop.wait(1.0):
             self.peaks[-1] = max(self.peaks[-1], tree_mb())
 
     def preparing(self, done: int, total: int) -> None:
