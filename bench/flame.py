@@ -1,9 +1,10 @@
 """Where the processor's time of a command goes: a table of phases and a flame graph.
 
-``py-spy record --subprocesses --rate 20 --format raw -o STACKS -- fedaccord simulate ...`` samples
-the call stacks of all processes that are at work (one that waits is not counted).
-``python -m bench.flame STACKS --rate 20 --svg FILE`` sums them up by phase and draws them.  Of a
-stack the graph has the project's own functions; below the last of them it is the libraries' time.
+``py-spy record --nonblocking --rate 20 --format raw -o STACKS -- fedaccord simulate ...`` samples
+the call stacks of the command while it is at work, and with ``--pid`` those of a Ray worker (the
+processes named ``ray::ClientAppActor``); the files are joined by ``cat``.  ``python -m bench.flame
+STACKS --rate 20 --svg FILE`` sums them up by phase and draws them.  Of a stack the graph has the
+project's own functions; below the last of them it is the libraries' time.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def draw(stacks: Mapping[tuple[str, ...], int], rate: float) -> str:
     for path in shown:
         width = totals[path] / total * WIDTH
         label = f"{path[-1]}, {totals[path] / rate:.0f} s"
-        fits = label if len(label) * 6.2 < width else ""
+        short = path[-1].rpartition(": ")[2]
+        fits = next((text for text in (label, short) if len(text) * 6.2 < width), "")
         colour = COLOURS.get(path[-1].split(".")[0], "#8a8a8a")
         top = (len(path) - 1) * ROW
         boxes.append(
