@@ -25,7 +25,7 @@ PHASES = {
     "evaluation": ("evaluate (common/evaluation.py",),
     "tokens": ("_save_ids (common/features.py", "_save (common/words.py"),
     "imports": ("_find_and_load (<frozen importlib",),
-    "loading models": ("build (common/model.py", "_build_model (server/"),
+    "loading models": ("build (common/model.py",),
     "data": ("simulated_shares (client/", "public_rows (server/", "resolve_labels (common/"),
     "privacy accounting": ("(client/accounting.py", "(client/ledger.py"),
     "aggregation": ("aggregate (strategies/pipeline.py",),
