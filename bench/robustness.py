@@ -31,7 +31,7 @@ from rich.progress import Progress
 
 from bench.heads import encode, run
 from common.errors import UserError
-from common.files import append_line, write_atomic
+from common.files import append_lines, write_atomic
 
 PARTNERS = 10
 MALICIOUS = (0, 1, 2, 3)
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             cell = future.result()
             found[cell.key] = cell
-            append_line(path, asdict(cell))
+            append_lines(path, asdict(cell))
             progress.advance(bar)
     write_atomic(given.dir / "robustness.md", markdown(found, rules))
     write_atomic(given.dir / "robustness.svg", svg(found, rules))

@@ -9,7 +9,8 @@ every one.  A row has ``partners``, ``per_round``, ``model``, ``overhead_ms_per_
 server, the checkpoint) spend on a train message beside the training steps: (wall time of the
 rounds x workers - training time of all partners) / messages.  The first round is left out: in it
 the workers warm up.  Memory is the proportional set size of every process, Ray's included,
-sampled once a second; a round's peak is the largest sample in it.
+sampled at the end of every round and every few seconds within; a round's peak is the largest
+sample in it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 from common.config import Config
 from common.files import write_atomic
 from server.history import RoundRecord
-from server.memory import tree_mb
+from server.memory import IDLE_FACTOR, tree_mb
 from server.observers import Silent
 
 SIZES = ((100, 50), (1_000, 100), (10_000, 100))
@@ -89,8 +90,11 @@ class Watch(Silent):
         self._thread.start()
 
     def _sample(self) -> None:
-        while not self._stop.wait(1.0):
+        pause = 1.0
+        while not self._stop.wait(pause):
+            began = time.monotonic()
             self.peaks[-1] = max(self.peaks[-1], tree_mb())
+            pause = max(1.0, IDLE_FACTOR * (time.monotonic() - began))
 
     def preparing(self, done: int, total: int) -> None:
         """Preparing takes from the first answer to the last."""
@@ -110,9 +114,9 @@ class Watch(Silent):
         newest = max(self.directory.glob("checkpoints/round-*"))
         cost = json.loads((newest / "run.json").read_text())["history"]["cost"]
         self.train_seconds.append(cost["train_seconds"])
-        self.ended = time.monotonic()
         self.peaks[-1] = max(self.peaks[-1], tree_mb())
         self.peaks.append(0.0)
+        self.ended = time.monotonic()
 
     def finished(self, results: dict[str, Any]) -> None:
         """The last evaluation and the report took the rest."""

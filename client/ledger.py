@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -279,7 +280,8 @@ class Ledger:
             raise LedgerError(
                 f"ledger {self.path} belongs to data set {owner!r}, not {self.dataset!r}"
             )
-        self._store_head()
+        if _stored_head(self.path) != _head_text(len(entries), entries[-1].hash):
+            self._store_head()
 
     @contextmanager
     def _append(self) -> Iterator[tuple[list[Entry], Any]]:
@@ -325,10 +327,9 @@ class Ledger:
             count, last = self._db.execute(
                 "SELECT (SELECT count(*) FROM entries), hash FROM entries ORDER BY seq DESC LIMIT 1"
             ).fetchone()
-            text = canonical_json({"rows": count, "hash": last})
-            head = _head_path(self.path)
-            if not head.exists() or head.read_text(encoding="utf-8") != text:
-                write_atomic(head, text, mode=0o600)
+            text = _head_text(count, last)
+            if _stored_head(self.path) != text:
+                write_atomic(_head_path(self.path), text, mode=0o600)
 
     def _insert(self, seq: int, previous: str, kind: str, body: Mapping[str, Any]) -> int:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -511,6 +512,7 @@ def _examine(connection: sqlite3.Connection, head: Path) -> tuple[list[Entry], l
     return entries, problems
 
 
+@lru_cache(maxsize=1024)
 def _parse(seq: int, text: Any, stored: str) -> Entry | None:
     """The row, or None where it does not say all that a row of its kind has to."""
     try:
@@ -614,6 +616,17 @@ def _real(path: Path | str) -> Path:
 
 def _head_path(path: Path) -> Path:
     return path.with_name(path.name + ".head")
+
+
+def _head_text(rows: int, last: str) -> str:
+    return canonical_json({"rows": rows, "hash": last})
+
+
+def _stored_head(path: Path) -> str | None:
+    try:
+        return _head_path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def _create_private(path: Path) -> None:

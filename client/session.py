@@ -54,9 +54,16 @@ Handler = Callable[[Session, Request, RecordDict], RecordDict]
 
 
 @lru_cache(maxsize=1)
-def _network(config_json: str) -> Network:
+def _network(config_json: str) -> tuple[Network, Device]:
     config = from_json(config_json)
-    return build(config.model, config.outputs, config.run.seed, config.task)
+    return _placed(build(config.model, config.outputs, config.run.seed, config.task), config)
+
+
+def _placed(network: Network, config: Config) -> tuple[Network, Device]:
+    device = pick_device(config.model.precision, config.model.compile)
+    for part in (network.embeddings, network.lower, network.suffix):
+        part.to(device.device)
+    return network, device
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +77,7 @@ def _open(config_json: str, index: int) -> Session:
     config, identity = _configured(config_json)
     torch.set_num_threads(threads_per_worker(config))
     partner = simulated(config, config_json, index)
-    return _session(config, identity, partner, _network(config_json))
+    return _session(config, identity, partner, *_network(config_json))
 
 
 def _forget_others(config_json: str) -> None:
@@ -89,14 +96,12 @@ def _open_deployed(config_json: str) -> Session:
         network = build(config.model, asked.outputs, asked.run.seed, asked.task)
     except UserError as error:
         raise withheld("its model cannot be used", error) from error
-    return _session(config, config_hash(config), partner, network)
+    return _session(config, config_hash(config), partner, *_placed(network, config))
 
 
-def _session(config: Config, identity: str, partner: Partner, network: Network) -> Session:
-    device = pick_device(config.model.precision, config.model.compile)
-    for part in (network.embeddings, network.lower, network.suffix):
-        part.to(device.device)
-
+def _session(
+    config: Config, identity: str, partner: Partner, network: Network, device: Device
+) -> Session:
     def examples(table: object) -> Examples:
         rows = partner.train if table == "train" else partner.validation
         return prepare_table(rows, network, config.model, device, partner.cache)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import torch
@@ -96,20 +97,29 @@ def sample_rate(session: Session, run: str) -> float:
     return session.config.train.batch / training_rows(session.config, session.partner, run)
 
 
-def noise_multiplier(session: Session, run: str) -> float:
+@contextmanager
+def spending(session: Session) -> Iterator[Ledger | None]:
+    """The partner's ledger, opened once for everything in a message; None without privacy."""
+    if not session.config.private:
+        yield None
+        return
+    with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
+        yield ledger
+
+
+def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float:
     """Noise for the worst case, in which this partner is sampled in every round of the run.
 
     Solved for the run's own epsilon and for what the data set's lifetime budget has left beside
     all other runs; the larger noise is used.  0 without privacy.
     """
     config = session.config
-    if not config.private:
+    if ledger is None:
         return 0.0
     privacy, steps = config.privacy, config.run.rounds * config.train.local_steps
     rate = sample_rate(session, run)
     told = count_segment(config)
-    with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
-        others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
+    others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
     name = session.partner.name
     own = calibrate(privacy.epsilon, privacy.delta, rate, steps, told, dataset=name)
     lifetime = session.partner.policy.budget
@@ -123,15 +133,16 @@ def noise_multiplier(session: Session, run: str) -> float:
 def prepare(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Check everything that could refuse later, and say who this is."""
     check_request(session)
-    return messages.pack(
-        Prepared(
-            partner=session.partner.name,
-            fingerprint=session.network.fingerprint,
-            version=version("fedaccord"),
-            examples=training_rows(session.config, session.partner, request.run),
-            noise_multiplier=noise_multiplier(session, request.run),
+    with spending(session) as ledger:
+        return messages.pack(
+            Prepared(
+                partner=session.partner.name,
+                fingerprint=session.network.fingerprint,
+                version=version("fedaccord"),
+                examples=training_rows(session.config, session.partner, request.run),
+                noise_multiplier=noise_multiplier(session, request.run, ledger),
+            )
         )
-    )
 
 
 def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
@@ -141,7 +152,9 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
     check_parameters(parameters)
     session.network.write(parameters)
     step = f"evaluate/{digest(parameters)}"
-    report = _report(session, _measure(session, request.run, step), request.run)
+    measured = _measure(session, request.run, step)
+    with spending(session) as ledger:
+        report = _report(session, measured, request.run, ledger)
     if session.config.train.personal > 0:
         personal.deliver(session, request, parameters)
     return messages.pack(report)
@@ -151,12 +164,27 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     """Evaluate the incoming model, reserve the spend, train, commit, reply with the change."""
     check_request(session)
     check_round(session, request)
-    config, partner = session.config, session.partner
     start = messages.arrays(content)
     check_parameters(start)
     session.network.write(start)
     rate = sample_rate(session, request.run)
-    sigma = noise_multiplier(session, request.run)
+    with spending(session) as ledger:
+        reply = _trained(session, request, start, rate, ledger)
+    if session.config.train.personal > 0:
+        personal.improve(session, request, start, rate)
+    return reply
+
+
+def _trained(
+    session: Session,
+    request: Request,
+    start: Mapping[str, Tensor],
+    rate: float,
+    ledger: Ledger | None,
+) -> RecordDict:
+    """The reply to a train message; what it spends is in the ledger before the first gradient."""
+    config, partner = session.config, session.partner
+    sigma = noise_multiplier(session, request.run, ledger)
     step = f"{request.round}/{digest(start)}"
     measured = _measure(session, request.run, f"round {step}")
     sampling, noise = _generators(session, step)
@@ -178,39 +206,27 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
             anchor=start,
             pull=config.train.proximal,
         )
-        report = _report(session, measured, request.run, trained.examples, trained.seconds)
+        report = _report(session, measured, request.run, ledger, trained.examples, trained.seconds)
         # After clipping and noise: post-processing, which costs no privacy.
         return messages.pack(report, encode(trained.delta, config.train.upload, rounding))
 
-    if not config.private:
-        reply = steps()
-        personalise(session, request, start, rate)
-        return reply
+    if ledger is None:
+        return steps()
     # In simulation the noise is a function of the seed, so repeating a round after a crash
     # releases the very same numbers and costs nothing.  In deployment every release is new.
     nonce = "" if partner.seed is not None else f"/{secrets.token_hex(16)}"
-    with Ledger.open(partner.ledger, partner.name) as ledger:
-        reservation = ledger.reserve(
-            run=request.run,
-            release=f"{request.run}/{step}{nonce}",
-            segments=[Segment(sigma, rate, config.train.local_steps)],
-            delta=config.privacy.delta,
-            what=f"round {request.round}: {config.train.local_steps} training steps",
-            cap=partner.policy.budget,
-            part=part(config, TRAIN),
-        )
-        reply = steps()
-        ledger.commit(reservation)
-    personalise(session, request, start, rate)
+    reservation = ledger.reserve(
+        run=request.run,
+        release=f"{request.run}/{step}{nonce}",
+        segments=[Segment(sigma, rate, config.train.local_steps)],
+        delta=config.privacy.delta,
+        what=f"round {request.round}: {config.train.local_steps} training steps",
+        cap=partner.policy.budget,
+        part=part(config, TRAIN),
+    )
+    reply = steps()
+    ledger.commit(reservation)
     return reply
-
-
-def personalise(
-    session: Session, request: Request, start: Mapping[str, Tensor], rate: float
-) -> None:
-    """Train the personal model too, where there is one; nothing of it is in the reply."""
-    if session.config.train.personal > 0:
-        personal.improve(session, request, start, rate)
 
 
 def _privacy(session: Session, sigma: float) -> Privacy | None:
@@ -269,23 +285,20 @@ def _report(
     session: Session,
     measured: Metrics,
     run: str,
+    ledger: Ledger | None,
     trained_examples: float = 0.0,
     train_seconds: float = 0.0,
 ) -> Report:
-    epsilon = 0.0
     delta = session.config.privacy.delta
     private = session.config.private_metrics
-    if session.config.private:
-        with Ledger.open(session.partner.ledger, session.partner.name) as ledger:
-            epsilon = ledger.epsilon(delta, run=run)
     return Report(
         partner=session.partner.name,
         confusion=measured.confusion.tolist(),
         groups={name: counts.tolist() for name, counts in measured.groups.items()},
         loss=measured.loss,
         examples=training_rows(session.config, session.partner, run),
-        epsilon=epsilon,
-        delta=delta if session.config.private else 0.0,
+        epsilon=0.0 if ledger is None else ledger.epsilon(delta, run=run),
+        delta=0.0 if ledger is None else delta,
         trained_examples=trained_examples,
         # How long training took tells the sizes of its batches, which are secret.
         train_seconds=0.0 if private else train_seconds,

@@ -124,9 +124,10 @@ def built_once(path: Path, build: Callable[[Path], None], mode: int = 0o700) -> 
     return path
 
 
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON line and flush it to the disk."""
+def append_lines(path: Path, *records: Mapping[str, Any]) -> None:
+    """Append a JSON line for each record and flush them to the disk."""
+    lines = [json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n" for record in records]
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, sort_keys=True, ensure_ascii=False) + "\n")
+        file.write("".join(lines))
         file.flush()
         os.fsync(file.fileno())

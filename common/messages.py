@@ -89,6 +89,12 @@ class Report:
     sums: list[list[float]] = field(default_factory=list)
 
 
+# What may be in a message, by its name, and the types of its fields.
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    kind.__name__: (kind, get_type_hints(kind)) for kind in (Request, Prepared, Refusal, Report)
+}
+
+
 def pack(body: Any, arrays: Mapping[str, Tensor] | None = None) -> RecordDict:
     """A RecordDict from one of the dataclasses above and, optionally, named float tensors."""
     header: dict[str, Any] = {"kind": type(body).__name__, "body": json.dumps(asdict(body))}
@@ -106,12 +112,11 @@ def unpack(content: RecordDict) -> Any:
     Raises MessageError when there is none, its kind is unknown, or a field is missing, unknown or
     of another type than the dataclass says.
     """
-    kinds = {kind.__name__: kind for kind in (Request, Prepared, Refusal, Report)}
     try:
         header = content.config_records[HEADER]
-        body = kinds[str(header["kind"])](**json.loads(str(header["body"])))
-        hints = get_type_hints(type(body))
-        wrong = [name for name, kind in hints.items() if not _is(getattr(body, name), kind)]
+        form, fields = KINDS[str(header["kind"])]
+        body = form(**json.loads(str(header["body"])))
+        wrong = [name for name, kind in fields.items() if not _is(getattr(body, name), kind)]
         if wrong:
             raise MessageError(f"not a fedaccord message: {wrong[0]} has the wrong type")
         return body

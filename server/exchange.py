@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from common import messages
 from common.messages import MessageError, Refusal
 
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 LONGEST_REASON = 400
 
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import psutil
+
+# Summing up the pages of large processes takes the kernel tens of milliseconds: a watch sleeps this
+# many times as long as its last look took, at least.
+IDLE_FACTOR = 100
 
 
 class PeakMemory:
@@ -27,8 +32,10 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while True:
+            began = time.monotonic()
             self.peak_mb = max(self.peak_mb, tree_mb())
-            if self._stop.wait(self._interval):
+            took = time.monotonic() - began
+            if self._stop.wait(max(self._interval, IDLE_FACTOR * took)):
                 return
 
 

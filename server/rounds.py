@@ -31,7 +31,7 @@ from common.errors import UserError
 from common.evaluation import Evaluation
 from common.export import export
 from common.fairness import by_column
-from common.files import append_line, sha256_text, write_atomic
+from common.files import append_lines, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
 from common.metrics import gaps
 from common.model import Network, build
@@ -324,8 +324,8 @@ class Server:
         self._account(history, reports, decisions, content, collector.bytes_up)
         history.cost.wall_seconds = earlier + time.monotonic() - self.began
         history.cost.peak_rss_mb = max(history.cost.peak_rss_mb, memory.peak_mb)
-        for decision in sorted(decisions, key=lambda d: d.partner):
-            append_line(self.directory / "decisions.jsonl", decision.to_json())
+        decisions = sorted(decisions, key=lambda d: d.partner)
+        append_lines(self.directory / "decisions.jsonl", *(d.to_json() for d in decisions))
         after = self._patience(
             replace(before, round=number, parameters=parameters, state=kept, history=history),
             reports,

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from queue import Queue
 from threading import Event
 from typing import Any
@@ -32,6 +33,9 @@ from common.worker import substitute
 from server.exchange import Stopped
 
 POLL_SECONDS = 0.01
+# A worker is given its next message while it answers one, where a round has at least this many for
+# each worker.  With fewer, one worker could be left without any while another has two.
+MESSAGES_AHEAD = 20
 # An idle worker answers at once, unless the machine is very busy.
 ANSWER_SECONDS = 60.0
 
@@ -69,6 +73,14 @@ def _whole(pool: BasicActorPool) -> bool:
     except ray.exceptions.RayError:
         return False
     return len(idle) == pool.num_actors
+
+
+def load_app() -> ClientApp:
+    """The partner's app; a worker is told this name, not Flower's function, which it would have to
+    be sent whole with every message."""
+    app = import_module("client.app").app
+    assert isinstance(app, ClientApp)
+    return app
 
 
 def hand_out(
@@ -110,8 +122,8 @@ def _own_signals() -> Iterator[None]:
 
 
 @contextmanager
-def backend(workers: int, keep: bool) -> Iterator[None]:
-    """Let Flower's simulation runtime use `workers` processes.
+def backend(workers: int, messages: int, keep: bool) -> Iterator[None]:
+    """Let Flower's simulation runtime use `workers` processes for rounds of so many `messages`.
 
     With `keep`, a run leaves Ray and the workers to the next one with the same settings
     (`end` is then the caller's to call); otherwise, and after a crash, nothing is left behind.
@@ -128,18 +140,22 @@ def backend(workers: int, keep: bool) -> Iterator[None]:
 
         def build(self, app_fn: Callable[[], ClientApp]) -> None:
             global _kept
-            if _kept is not None:
-                self.pool, self.app_fn = _kept.pool, app_fn
-                return
-            # Workers import the app at once, while the server loads its model and its rows, and
-            # not when the first message comes.
-            early = {**self.actor_kwargs, "on_actor_init_fn": app_fn}
-            self.pool = BasicActorPool(ClientAppActor, self.client_resources, early)
-            # A cluster that others share may hold more than was asked for.
-            self.pool.add_actors_to_pool(min(workers, self.pool.actors_capacity))
-            self.app_fn = app_fn
-            if keep and not hosted():
-                _kept = _Kept(self.settings, self.pool)
+            self.app_fn = load_app
+            if _kept is None:
+                # Workers import the app at once, while the server loads its model and its rows,
+                # and not when the first message comes.
+                early = {**self.actor_kwargs, "on_actor_init_fn": load_app}
+                self.pool = BasicActorPool(ClientAppActor, self.client_resources, early)
+                # A cluster that others share may hold more than was asked for.
+                self.pool.add_actors_to_pool(min(workers, self.pool.actors_capacity))
+                if keep and not hosted():
+                    _kept = _Kept(self.settings, self.pool)
+            else:
+                self.pool = _kept.pool
+            distinct = list(dict.fromkeys(self.pool.pool))
+            ahead = 2 if messages >= MESSAGES_AHEAD * len(distinct) else 1
+            self.pool.pool[:] = distinct * ahead
+            self.pool.num_actors = len(self.pool.pool)
 
         def terminate(self) -> None:
             if _kept is None and self.pool is not None:

@@ -8,6 +8,11 @@ from collections.abc import Sequence
 from common.seeds import numpy_generator
 
 
+def sample_size(partners: int, fraction: float) -> int:
+    """How many of `partners` a round asks: ceil(fraction * partners), at least one."""
+    return partners if fraction >= 1.0 else max(1, math.ceil(fraction * partners))
+
+
 def sample(partners: Sequence[str], fraction: float, seed: int, round_number: int) -> list[str]:
     """A uniform sample without replacement of ceil(fraction * n) partners, sorted by name.
 
@@ -17,6 +22,6 @@ def sample(partners: Sequence[str], fraction: float, seed: int, round_number: in
     names = sorted(partners)
     if fraction >= 1.0:
         return names
-    count = max(1, math.ceil(fraction * len(names)))
+    count = sample_size(len(names), fraction)
     generator = numpy_generator(seed, "sampling", round_number)
     return sorted(names[i] for i in generator.choice(len(names), size=count, replace=False))

@@ -21,6 +21,7 @@ from typing import Any
 from common.config import Config, to_json
 from common.errors import UserError
 from server.observers import Observer
+from server.sampling import sample_size
 
 BUNDLE = """\
 [project]
@@ -91,9 +92,10 @@ def simulate(
     bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
     (bundle / "pyproject.toml").write_text(BUNDLE)
     stop = stop or Event()
+    messages = sample_size(config.run.partners, config.run.fraction)
     try:
         with (
-            runtime.backend(config.run.workers, keep_workers),
+            runtime.backend(config.run.workers, messages, keep_workers),
             _interrupt_sets(stop, runtime.end),
         ):
             _run_simulation(

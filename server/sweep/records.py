@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import UserError
-from common.files import append_line, write_atomic
+from common.files import append_lines, write_atomic
 from server.sweep.objectives import measures
 
 SCHEMA_VERSION = 1
@@ -131,7 +131,7 @@ def write_document(directory: Path, document: Document) -> None:
 
 def tell(directory: Path, trial: Trial) -> None:
     """Append what has become of a trial."""
-    append_line(directory / TRIALS, asdict(trial))
+    append_lines(directory / TRIALS, asdict(trial))
 
 
 def read_sweep(directory: Path) -> Sweep:

@@ -10,7 +10,7 @@ import torch
 
 from common.config import Config, config_hash
 from common.evaluation import Evaluation
-from common.files import append_line, write_atomic
+from common.files import append_lines, write_atomic
 from common.messages import Report
 from scripts.compose import save_config
 from server import checkpoint as checkpoints
@@ -86,7 +86,7 @@ class SmallRun:
             refused("c", number, "its \u2028 norm"),
         ]
         for decision in decisions:
-            append_line(self.directory / "decisions.jsonl", decision.to_json())
+            append_lines(self.directory / "decisions.jsonl", decision.to_json())
         history.rounds.append(RoundRecord(number, 0.5, 0.6, epsilon_max=1.0, replies=2, refused=1))
         for name, weight in (("a", 0.75), ("b", 0.25)):
             history.weight_sums[name] = history.weight_sums.get(name, 0.0) + weight
