@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import next_fast_len
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import gammaln, logsumexp, ndtr, xlog1py, xlogy
 
 from common.errors import UserError
 
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float64]
 
 # Rényi orders: dense where training lies, sparse and far for the very noisy and the nearly exact.
-# Fractional orders are slow to evaluate and matter only for a large epsilon.
-_ORDERS: tuple[float, ...] = (
-    *(1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0),
-    *(2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 4.5),
-    *range(5, 64),
-    *(64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512),
+_WHOLE_ORDERS = (*range(2, 64), 64, 72, 80, 96, 112, 128, 160, 192, 256, 384, 512)
+# These are slow to evaluate and matter only for a large epsilon.
+_FRACTIONAL_ORDERS = (
+    *(1.01, 1.02, 1.05, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9),
+    *(2.25, 2.5, 2.75, 3.5, 4.5),
 )
-# The orders below 2 take most of the time, and serve only where epsilon is large.
-_QUICK_ORDERS = tuple(order for order in _ORDERS if order >= 2)
+_ORDERS: tuple[float, ...] = (*_WHOLE_ORDERS, *_FRACTIONAL_ORDERS)
 # The PRV's proven error, relative to epsilon: added to its estimate, so also what it over-counts.
 _RELATIVE_ERROR = 0.002
 _LARGEST_MESH = 2**20
 # exp() of the privacy loss must not overflow: Opacus would then return far too small an epsilon.
 _LARGEST_LOSS = 600.0
 _SMALLEST_PRV_DELTA = 1e-10
+# Of a privacy loss's mean: no more than Opacus' own integration promises for each of its intervals.
+_MEAN_TOLERANCE = 1.5e-8
 # calibrate() stops when the noise multiplier is this close above the smallest admissible one, and
 # aims this far below the target, so that rounding between nearly equal compositions (the last
 # rounds of a run, reserved one by one) never exceeds a target that the whole run meets.
@@ -252,7 +252,8 @@ def _calibrate(
         return merge((*spent, Segment(sigma, rate, steps)))
 
     def enough_by_rdp(sigma: float) -> bool:
-        return _rdp(composed(sigma), delta) <= goal
+        curve = _rdp_curve(composed(sigma), _WHOLE_ORDERS)
+        return _rdp_to_epsilon(curve, _WHOLE_ORDERS, delta)[0] <= goal
 
     # By RDP first: cheap, and its answer is an upper end, because the reported epsilon is at most
     # RDP's.
@@ -338,10 +339,13 @@ def _epsilon(merged: tuple[Segment, ...], delta: float) -> Epsilon:
 def _rdp(merged: tuple[Segment, ...], delta: float) -> float:
     if not merged:
         return 0.0
-    value, order = _rdp_to_epsilon(_rdp_curve(merged, _QUICK_ORDERS), _QUICK_ORDERS, delta)
-    if order > _QUICK_ORDERS[0]:
+    value, best = _rdp_to_epsilon(_rdp_curve(merged, _WHOLE_ORDERS), _WHOLE_ORDERS, delta)
+    # The bound falls up to its best order and rises from there, so that only its neighbours can be
+    # better; it is a bound at any order.
+    near = tuple(order for order in _FRACTIONAL_ORDERS if abs(order - best) < 1)
+    if not near:
         return value
-    return _rdp_to_epsilon(_rdp_curve(merged, _ORDERS), _ORDERS, delta)[0]
+    return min(value, _rdp_to_epsilon(_rdp_curve(merged, near), near, delta)[0])
 
 
 def _rdp_curve(merged: tuple[Segment, ...], orders: tuple[float, ...]) -> Array:
@@ -365,10 +369,11 @@ def _rdp_to_epsilon(total: Array, orders: tuple[float, ...], delta: float) -> tu
 
 @lru_cache(maxsize=4096)
 def _rdp_per_step(rate: float, sigma: float, orders: tuple[float, ...]) -> Array:
-    from opacus.accountants.analysis.rdp import compute_rdp
-
     if sigma == 0:
         return np.full(len(orders), np.inf)
+    if orders == _WHOLE_ORDERS:
+        return whole_orders_rdp(rate, sigma, _WHOLE_ORDERS)
+    from opacus.accountants.analysis.rdp import compute_rdp
 
     def at(order: float) -> float:
         try:
@@ -380,6 +385,30 @@ def _rdp_per_step(rate: float, sigma: float, orders: tuple[float, ...]) -> Array
 
     with np.errstate(all="ignore"):
         return np.array([at(order) for order in orders])
+
+
+def whole_orders_rdp(rate: float, sigma: float, orders: tuple[int, ...]) -> Array:
+    """RDP of one step at whole ``orders`` from 2 on (Mironov et al. 2019, section 3.3).
+
+    At order a it is the logarithm of the sum over k of C(a, k) (1 - q)^(a - k) q^k
+    exp((k^2 - k) / (2 s^2)), divided by a - 1.
+    """
+    order = np.array(orders, dtype=np.float64)
+    if rate == 1.0:
+        return order / (2 * sigma**2)
+    k = np.arange(max(orders) + 1, dtype=np.float64)
+    terms = xlogy(k, rate) + (k**2 - k) / (2 * sigma**2)
+    terms = terms + _log_binomials(orders) + xlog1py(order[:, None] - k, -rate)
+    terms[k > order[:, None]] = -np.inf
+    return cast(Array, logsumexp(terms, axis=1) / (order - 1))
+
+
+@lru_cache(maxsize=4)
+def _log_binomials(orders: tuple[int, ...]) -> Array:
+    """log C(a, k), [orders, largest order + 1]; meaningless where k > a."""
+    a = np.array(orders, dtype=np.float64)[:, None]
+    k = np.arange(max(orders) + 1, dtype=np.float64)
+    return cast(Array, gammaln(a + 1) - gammaln(k + 1) - gammaln(np.maximum(a - k, 0) + 1))
 
 
 class _AddedRecord:
@@ -444,17 +473,45 @@ def _domain(half_width: float, mesh: float) -> Domain:
     return Domain(t_min=-(half - 1) * mesh, t_max=half * mesh, size=2 * half)
 
 
-def _compose(prvs: Sequence[Any], steps: list[int], domain: Domain) -> DiscretePRV:
-    from opacus.accountants.analysis.prv import (
-        TruncatedPrivacyRandomVariable,
-        compose_heterogeneous,
-        discretize,
-    )
+class _Truncated:
+    """A privacy loss within a domain, for Opacus' discretisation.
 
-    discrete = [
-        discretize(TruncatedPrivacyRandomVariable(prv, domain.t_min, domain.t_max), domain)
-        for prv in prvs
-    ]
+    Opacus' own integrates for its mean one number at a time, which takes most of a composition.
+    """
+
+    def __init__(self, prv: Any, domain: Domain) -> None:
+        from opacus.accountants.analysis.prv import TruncatedPrivacyRandomVariable
+
+        self.cdf = TruncatedPrivacyRandomVariable(prv, domain.t_min, domain.t_max).cdf
+        self.low, self.high = float(domain.t_min), float(domain.t_max)
+        # Where the loss's support ends, on this side or, where a record is added, on the other.
+        end = math.log1p(-prv.sample_rate) if prv.sample_rate < 1 else 0.0
+        self.steep = (0.0, end, -end)
+
+    def mean(self) -> float:
+        """The upper end less the integral of the distribution function (Gauss and Legendre).
+
+        Raises ArithmeticError when half as many nodes give another number.
+        """
+        away = np.logspace(-9, 0, 28) * max(-self.low, self.high)
+        crowded = [place + np.concatenate([-away, [0.0], away]) for place in self.steep]
+        edges = np.unique(np.clip(np.concatenate(crowded), self.low, self.high))
+        coarse, fine = (self._integral(edges, nodes) for nodes in (8, 16))
+        if not abs(coarse - fine) <= _MEAN_TOLERANCE:
+            raise ArithmeticError("the mean of a privacy loss does not settle")
+        return self.high - fine
+
+    def _integral(self, edges: Array, nodes: int) -> float:
+        places, weights = np.polynomial.legendre.leggauss(nodes)
+        half = np.diff(edges)[:, None] / 2
+        at = edges[:-1, None] + half * (1 + places)
+        return float((self.cdf(at) * weights * half).sum())
+
+
+def _compose(prvs: Sequence[Any], steps: list[int], domain: Domain) -> DiscretePRV:
+    from opacus.accountants.analysis.prv import compose_heterogeneous, discretize
+
+    discrete = [discretize(_Truncated(prv, domain), domain) for prv in prvs]
     return compose_heterogeneous(dprvs=discrete, num_self_compositions=steps)
 
 

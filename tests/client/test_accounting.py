@@ -1,10 +1,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from dp_accounting.pld import privacy_loss_distribution as pld
+from opacus.accountants.analysis.prv import (
+    PoissonSubsampledGaussianPRV,
+    TruncatedPrivacyRandomVariable,
+)
+from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
@@ -104,6 +110,41 @@ def test_the_added_record_has_the_distribution_of_its_privacy_loss() -> None:
     for t in (-1.5, -0.3, 0.0, 0.1, 0.2, -math.log(1 - rate) + 1e-9, 1.0):
         cdf = accounting._AddedRecord(rate, sigma).cdf(t)
         assert float(cdf) == pytest.approx(float(np.mean(loss <= t)), abs=4e-3)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 5.0, 300.0])
+@pytest.mark.parametrize("rate", [1e-4, 0.03, 0.6, 1.0])
+def test_whole_orders_are_those_of_opacus(rate: float, sigma: float) -> None:
+    orders = (2, 3, 7, 64, 512)
+    ours = accounting.whole_orders_rdp(rate, sigma, orders)
+    theirs = compute_rdp(q=rate, noise_multiplier=sigma, steps=1, orders=list(orders))
+    # At 1e-4 and 300 both are what is left of 1 - 1: 1e-13 or so.
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("loss", [PoissonSubsampledGaussianPRV, accounting._AddedRecord])
+@pytest.mark.parametrize(
+    ("rate", "sigma", "width"), [(0.5, 1.1, 30.0), (0.6, 0.19, 2.0), (2e-4, 0.16, 250.0)]
+)
+def test_the_mean_of_a_privacy_loss_is_that_of_opacus(
+    loss: Any, rate: float, sigma: float, width: float
+) -> None:
+    domain = accounting._domain(width, 1e-4)
+    prv = loss(rate, sigma)
+    with np.errstate(all="ignore"):
+        ours = accounting._Truncated(prv, domain).mean()
+        theirs = TruncatedPrivacyRandomVariable(prv, domain.t_min, domain.t_max).mean()
+    # Opacus' own is exact to 1e-8 or so.
+    assert ours == pytest.approx(theirs, abs=5e-8)
+
+
+def test_rdp_replaces_prv_whose_mean_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounting, "_MEAN_TOLERANCE", -1.0)
+    accounting._epsilon.cache_clear()
+    result = epsilon([Segment(1.0, 0.01, 1000)], DELTA)
+    accounting._epsilon.cache_clear()
+    assert result.accountant == "rdp"
+    assert "does not settle" in result.note
 
 
 def test_order_and_splitting_do_not_matter() -> None:
