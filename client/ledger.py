@@ -8,9 +8,9 @@ Rows are ``(seq, body, hash)``: ``body`` is canonical JSON and ``hash`` is SHA-2
 row's hash and the body.  Row 0, the genesis, names the data set.  Beside ``x.db`` lies
 ``x.db.head`` with the number of rows and the last hash; it is what shows that a tail was cut off.
 
-Durability: a rollback journal with ``synchronous=EXTRA``, which is FULL plus a flush of the folder
-after the journal is removed, so that a commit survives a power cut as well as ``kill -9``.  Every
-append reads and verifies the whole chain under SQLite's write lock: a damaged ledger stops the
+Durability: a rollback journal with ``synchronous=EXTRA``, which is emptied and flushed at a commit
+(never removed, which costs a flush of the folder), so that a commit survives a power cut as well as
+``kill -9``.  Every append reads and verifies the whole chain under SQLite's write lock: a damaged ledger stops the
 partner, and concurrent processes can neither fork the chain nor overspend together.
 """
 
@@ -641,6 +641,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
     # A row that is no text must be found by its hash, not stop whoever looks for it.
     connection.text_factory = lambda data: data.decode(errors="replace")
-    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA journal_mode=TRUNCATE")
     connection.execute("PRAGMA synchronous=EXTRA")
     return connection

@@ -12,7 +12,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from common.config import Config, config_hash, from_json, validate
 from common.device import Device, pick_device, usable_cores
 from common.errors import LocalError, UserError
 from common.features import Examples
-from common.messages import MessageError, Refusal, Report, Request
+from common.messages import MessageError, Refusal, Request
 from common.model import Network, build
 from common.words import prepare_table
 
@@ -151,11 +151,9 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         finally:
             session.train.release()
             session.validation.release()
-        body = messages.unpack(content)
         # Withheld where metrics are private: it tells the sizes of the batches.
-        if isinstance(body, Report) and not session.config.private_metrics:
-            timed = replace(body, message_seconds=time.perf_counter() - began)
-            content[messages.HEADER] = messages.pack(timed)[messages.HEADER]
+        if not session.config.private_metrics:
+            messages.put_seconds(content, time.perf_counter() - began)
     except LocalError as error:
         reason = str(error if in_simulation() else withheld("its files cannot be used", error))
         content = messages.pack(Refusal(name, reason))

@@ -76,14 +76,16 @@ class Suffix(nn.Module):
         With `entered` the vectors have passed the first layer's attention, and `entered`
         [batch, hidden] are the means of those that entered it.
         """
-        attention = create_bidirectional_mask(
+        layers: list[Any] = list(self.layers)
+        states = [hidden if entered is None else entered]
+        if entered is not None:
+            hidden = layers.pop(0).feed_forward_chunk(hidden)
+            states.append(hidden)
+        attention = layers and create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=mask.bool()
         )
-        states = [hidden if entered is None else entered]
-        layers: Iterable[Any] = self.layers
-        for number, layer in enumerate(layers):
-            attended = number == 0 and entered is not None
-            hidden = layer.feed_forward_chunk(hidden) if attended else layer(hidden, attention)
+        for layer in layers:
+            hidden = layer(hidden, attention)
             states.append(hidden)
         logits: Tensor = self.head(states, mask)
         return logits
@@ -268,9 +270,13 @@ class Network:
         found: Tensor = self.suffix(hidden, mask, entered)
         return found
 
+    @cached_property
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self.suffix.named_parameters() if p.requires_grad}
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that travel, by name, in a fixed order."""
-        return {n: p for n, p in self.suffix.named_parameters() if p.requires_grad}
+        return dict(self._trainable)
 
     def constants(self) -> dict[str, Tensor]:
         """Public tensors that travel to the partners and are never trained."""

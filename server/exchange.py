@@ -92,8 +92,8 @@ def ask(
         if late > deadline_seconds and (enough or late > 2 * deadline_seconds):
             break
         if waiting:
-            # Asking for thousands of replies takes its time, which others in this process need.
-            stop.wait(max(POLL_SECONDS, 4 * pulled))
+            # Asking for many replies takes its time, which others in this process need.
+            stop.wait(max(POLL_SECONDS, 10 * pulled))
     return Answers(received, list(waiting.values()))
 
 

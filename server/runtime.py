@@ -32,7 +32,7 @@ from common.files import canonical_json
 from common.worker import substitute
 from server.exchange import Stopped
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.02
 # A worker is given its next message while it answers one, where a round has at least this many for
 # each worker.  With fewer, one worker could be left without any while another has two.
 MESSAGES_AHEAD = 20
