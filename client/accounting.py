@@ -230,21 +230,22 @@ def calibrate(
         raise ValueError(f"target epsilon is {target_epsilon}, not above 0")
     if steps < 1 or not 0 < sample_rate <= 1:
         raise ValueError(f"nothing to calibrate: sample rate {sample_rate}, {steps} steps")
-    return _calibrate(
-        float(target_epsilon), float(delta), float(sample_rate), int(steps), merge(spent), dataset
-    )
+    try:
+        return _calibrate(
+            float(target_epsilon), float(delta), float(sample_rate), int(steps), merge(spent)
+        )
+    except UserError as error:
+        raise UserError(f"data set {dataset!r}: {error}" if dataset else str(error)) from None
 
 
 @lru_cache(maxsize=256)
 def _calibrate(
-    target: float, delta: float, rate: float, steps: int, spent: tuple[Segment, ...], dataset: str
+    target: float, delta: float, rate: float, steps: int, spent: tuple[Segment, ...]
 ) -> float:
-    of_dataset = f" on data set {dataset!r}" if dataset else ""
     already = _epsilon(spent, delta).value
     if already >= target:
         raise UserError(
-            f"nothing is left of the budget: epsilon {already:.4g} of {target:.4g} "
-            f"is spent{of_dataset}"
+            f"nothing is left of the budget: epsilon {already:.4g} of {target:.4g} is spent"
         )
     goal = target * (1 - _TARGET_MARGIN)
 
@@ -269,7 +270,7 @@ def _calibrate(
         high = _upper_bracket(lambda sigma: _epsilon(composed(sigma), delta).value <= goal)
     if high is None:
         raise UserError(
-            f"epsilon {target:.4g} cannot be met{of_dataset}: {already:.4g} of it is spent, and "
+            f"epsilon {target:.4g} cannot be met: {already:.4g} of it is spent, and "
             f"{steps} more steps at sampling rate {rate:.4g} need more noise than is useful; "
             "ask for a larger epsilon or fewer steps"
         )

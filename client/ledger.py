@@ -10,8 +10,9 @@ row's hash and the body.  Row 0, the genesis, names the data set.  Beside ``x.db
 
 Durability: a rollback journal with ``synchronous=EXTRA``, which is emptied and flushed at a commit
 (never removed, which costs a flush of the folder), so that a commit survives a power cut as well as
-``kill -9``.  Every append reads and verifies the whole chain under SQLite's write lock: a damaged ledger stops the
-partner, and concurrent processes can neither fork the chain nor overspend together.
+``kill -9``.  Every append reads and verifies the whole chain under SQLite's write lock: a damaged
+ledger stops the partner, and concurrent processes can neither fork the chain nor overspend
+together.
 """
 
 from __future__ import annotations

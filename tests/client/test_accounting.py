@@ -213,7 +213,7 @@ def test_little_is_left_and_is_used() -> None:
 def test_refused_when_nothing_is_left() -> None:
     spent = [Segment(0.9, 0.1, 50)]
     already = epsilon(spent, DELTA).value
-    with pytest.raises(UserError, match=r"nothing is left .* is spent on data set 'notes'"):
+    with pytest.raises(UserError, match=r"^data set 'notes': nothing is left .* is spent$"):
         calibrate(already, DELTA, 0.1, 1, spent, dataset="notes")
 
 
