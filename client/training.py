@@ -12,6 +12,7 @@ Everything that leaves besides the parameters is independent of the rows.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,10 @@ from common.losses import per_record
 from common.model import Network, may_not_rest, unmoved
 from common.optimizer import local_optimizer
 from common.tasks import Task
+
+# The inputs of the trained part are data, so that its first hook sees no gradient of them: Opacus
+# needs none, and the warning would be written with every message.
+warnings.filterwarnings("ignore", message="Full backward hook is firing")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ Ints = npt.NDArray[np.int64]
 # Rows whose prefix is computed at a time are chosen by tokens, not rows: bounded memory.
 PREFIX_TOKENS = 2048
 PAD_TO = 8
+# Larger arrays are mapped.  A worker keeps a few of these for each of its open partners.
+READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,14 @@ def _save_ids(directory: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequen
     np.save(directory / "offsets.npy", offsets)
 
 
+def load_array(path: Path, mode: Literal["r", "c"]) -> npt.NDArray[Any]:
+    """A stored array: a large one mapped in `mode`, a small one read, which is faster."""
+    loaded: npt.NDArray[Any] = np.load(
+        path, mmap_mode=mode if path.stat().st_size > READ_BYTES else None
+    )
+    return loaded
+
+
 def tokenize(
     texts: Sequence[str],
     labels: npt.NDArray[Any],
@@ -241,7 +251,7 @@ def tokenize(
     pad = network.tokenizer.pad_token_id
     return (
         TokenExamples(
-            np.load(folder / "ids.npy", mmap_mode="r"),
+            load_array(folder / "ids.npy", "r"),
             np.load(folder / "offsets.npy"),
             np.asarray(labels),
             0 if pad is None else int(pad),
@@ -313,11 +323,12 @@ def with_prefix(
         lambda path: _save_vectors(path, rows, network, device),
     )
     # mode "c": pages are private copies-on-write, which torch asks for and nothing here writes.
-    mapped = np.load(folder / "vectors.npy", mmap_mode="c")
+    mapped = load_array(folder / "vectors.npy", "c")
     stored = torch.from_numpy(mapped)
     vectors = stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
     entered = torch.from_numpy(np.load(folder / "entered.npy")) if network.attends else None
-    return PrefixExamples(vectors, rows.offsets, rows.labels, entered, mapped._mmap)
+    file = getattr(mapped, "_mmap", None)
+    return PrefixExamples(vectors, rows.offsets, rows.labels, entered, file)
 
 
 def prepare(

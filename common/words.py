@@ -28,6 +28,7 @@ from common.features import (
     Ints,
     PrefixExamples,
     TokenExamples,
+    load_array,
     prepare,
     tokenizer_identity,
     with_prefix,
@@ -171,7 +172,7 @@ def prepare_words(
     offsets = np.load(folder / "offsets.npy")
     pad = network.tokenizer.pad_token_id
     inner: TokenExamples | PrefixExamples = TokenExamples(
-        np.load(folder / "ids.npy", mmap_mode="r"),
+        load_array(folder / "ids.npy", "r"),
         offsets,
         np.zeros(len(offsets) - 1, dtype=np.int64),
         0 if pad is None else int(pad),
@@ -182,7 +183,7 @@ def prepare_words(
     return WordExamples(
         inner,
         np.load(folder / "windows.npy"),
-        np.load(folder / "words.npy", mmap_mode="r"),
+        load_array(folder / "words.npy", "r"),
         rows.tags.codes,
         rows.tags.offsets,
     )

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from common import messages
 from common.messages import MessageError, Refusal
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.01
 LONGEST_REASON = 400
 
 
@@ -93,7 +93,7 @@ def ask(
             break
         if waiting:
             # Asking for many replies takes its time, which others in this process need.
-            stop.wait(max(POLL_SECONDS, 10 * pulled))
+            stop.wait(max(POLL_SECONDS, 20 * pulled))
     return Answers(received, list(waiting.values()))
 
 
