@@ -128,7 +128,7 @@ class Watch(Silent):
 def configure(folder: Path, partners: int, per_round: int, model: str, rounds: int) -> Config:
     """The run of one row, ready to start."""
     from scripts.compose import compose_config
-    from scripts.simulate import ENVIRONMENT, claim, complete, settle
+    from scripts.simulate import ENVIRONMENT, prepare, settle
 
     os.environ.update(ENVIRONMENT)
     write_reviews(folder / "reviews.csv", partners * ROWS_PER_PARTNER + 200)
@@ -155,10 +155,7 @@ def configure(folder: Path, partners: int, per_round: int, model: str, rounds: i
         f"run.cache_dir={folder / 'cache'}",
         "tracking.tensorboard=false",
     ]
-    directory = folder / "run"
-    config = complete(settle(compose_config(overrides), directory))
-    claim(directory, config)
-    return config
+    return prepare(settle(compose_config(overrides), folder / "run"))
 
 
 def measure(partners: int, per_round: int, model: str, rounds: int) -> dict[str, Any]:

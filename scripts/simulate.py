@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -76,26 +77,36 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def complete(config: Config) -> Config:
-    """Fill in what only the data knows, and check every partner before anything is started."""
-    from client.accounting import calibrate
-    from client.metrics import check_rows
+def complete(config: Config, has_data: Callable[[Config], None] = lambda config: None) -> Config:
+    """Fill in what only the data knows, and check every partner before the run begins.
+
+    `has_data` is called when the data has been read and is known to be good, before everything that
+    takes its time.
+    """
     from client.partner import simulated_shares, split_rows
     from common.data.load import resolve_labels
     from common.data.schema import check_partition
     from common.device import gpu_share, usable_cores
-    from common.model import build as build_model
     from server.observers.tracker import check_tracking
-    from server.sampling import sample
-    from server.testset import check_supplied
-    from strategies.attacks.simulate import build_attack
-    from strategies.build import build as build_pipeline
 
     check_tracking(config.tracking)
     check_partition(config.partition)
     assert config.run.cache_dir is not None
     config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
     table, shares = simulated_shares(config)
+    config.run.partners = len(shares)
+    config.run.workers = config.run.workers or min(usable_cores(), len(shares))
+    config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
+    has_data(config)
+
+    from client.accounting import calibrate
+    from client.metrics import check_rows
+    from common.model import build as build_model
+    from server.sampling import sample
+    from server.testset import check_supplied
+    from strategies.attacks.simulate import build_attack
+    from strategies.build import build as build_pipeline
+
     rows = []
     for share in shares:
         train, _ = split_rows(table.select(share.indices), config)
@@ -108,9 +119,6 @@ def complete(config: Config) -> Config:
     build_model(config.model, config.outputs, config.run.seed, config.task)
     malicious(config, [share.name for share in shares])
     build_attack(config.attack)
-    config.run.partners = len(shares)
-    config.run.workers = config.run.workers or min(usable_cores(), len(shares))
-    config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
     pipeline = build_pipeline(config.strategy)
     sampled = sample([share.name for share in shares], config.run.fraction, config.run.seed, 1)
     pipeline.check(len(sampled))
@@ -140,6 +148,28 @@ def claim(directory: Path, config: Config) -> None:
         raise UserError(f"run.dir: {directory} cannot be used: {error.strerror}") from error
 
 
+def prepare(config: Config) -> Config:
+    """`complete` and `claim`, while the workers import what they need, which takes seconds.
+
+    They are ended when the run turns out to be impossible.
+    """
+    from server import simulation
+
+    assert config.run.dir is not None
+    directory = Path(config.run.dir)
+    with ExitStack() as undo:
+
+        def start(config: Config) -> None:
+            undo.callback(simulation.end_workers)
+            # By this thread: Ray's processes end with the thread that started them.
+            simulation.start_workers(config)
+
+        config = complete(config, start)
+        claim(directory, config)
+        undo.pop_all()
+    return config
+
+
 def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = False) -> int:
     """Run a simulation to its end; 0 when it finished, 130 when it was interrupted.
 
@@ -157,8 +187,7 @@ def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = 
     directory = Path(config.run.dir)
     if os.path.exists(directory / "results.json"):
         raise UserError(f"{directory}: this run is finished; choose another run.dir")
-    config = complete(config)
-    claim(directory, config)
+    config = prepare(config)
 
     from scripts.progress import Terminal
     from server.simulation import simulate

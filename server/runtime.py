@@ -64,6 +64,35 @@ def end() -> None:
         ray.shutdown()
 
 
+def start(settings: dict[str, Any], workers: int) -> None:
+    """Start Ray and `workers` workers, which import the app while the caller goes on.
+
+    They wait for a run with the same settings; workers of such a run that are there already stay.
+    """
+    global _kept
+    if hosted() or _fits(settings):
+        return
+    end()
+    with _own_signals():
+        ray_backend = RayBackend(settings)
+    _kept = _Kept(canonical_json(settings), _new_pool(ray_backend, workers))
+
+
+def _fits(settings: dict[str, Any]) -> bool:
+    """Whether whole workers of these settings are there."""
+    return _kept is not None and _kept.settings == canonical_json(settings) and _whole(_kept.pool)
+
+
+def _new_pool(ray_backend: RayBackend, workers: int) -> BasicActorPool:
+    # Workers import the app at once, while the server loads its model and its rows, and not when
+    # the first message comes.
+    early = {**ray_backend.actor_kwargs, "on_actor_init_fn": load_app}
+    pool = BasicActorPool(ClientAppActor, ray_backend.client_resources, early)
+    # A cluster that others share may hold more than was asked for.
+    pool.add_actors_to_pool(min(workers, pool.actors_capacity))
+    return pool
+
+
 def _whole(pool: BasicActorPool) -> bool:
     """Whether every worker is there and answers: Flower keeps one that has died among the idle."""
     # Every actor has this beside the methods of its class.
@@ -131,9 +160,8 @@ def backend(workers: int, messages: int, keep: bool) -> Iterator[None]:
 
     class Workers(RayBackend):
         def __init__(self, settings: dict[str, Any]) -> None:
-            global _kept
             self.settings = canonical_json(settings)
-            if _kept is None or _kept.settings != self.settings or not _whole(_kept.pool):
+            if not _fits(settings):
                 end()
             with _own_signals():
                 super().__init__(settings)
@@ -142,12 +170,7 @@ def backend(workers: int, messages: int, keep: bool) -> Iterator[None]:
             global _kept
             self.app_fn = load_app
             if _kept is None:
-                # Workers import the app at once, while the server loads its model and its rows,
-                # and not when the first message comes.
-                early = {**self.actor_kwargs, "on_actor_init_fn": load_app}
-                self.pool = BasicActorPool(ClientAppActor, self.client_resources, early)
-                # A cluster that others share may hold more than was asked for.
-                self.pool.add_actors_to_pool(min(workers, self.pool.actors_capacity))
+                self.pool = _new_pool(self, workers)
                 if keep and not hosted():
                     _kept = _Kept(self.settings, self.pool)
             else:

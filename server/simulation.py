@@ -44,6 +44,34 @@ GRACE_SECONDS = 15.0
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
+def backend_settings(config: Config) -> Any:
+    """What Flower's Ray backend is told: all of it, so that Flower adds nothing."""
+    return {
+        "actor": {"tensorflow": 0},
+        "init_args": {
+            "num_cpus": config.run.workers,
+            "log_to_driver": False,
+            "logging_level": "error",
+            "object_store_memory": OBJECT_STORE_BYTES,
+        },
+        "client_resources": {"num_cpus": 1, "num_gpus": config.run.gpus_per_worker},
+    }
+
+
+def start_workers(config: Config) -> None:
+    """Start Ray and the workers that `simulate` will use, ahead of it."""
+    from server import runtime
+
+    runtime.start(backend_settings(config), config.run.workers)
+
+
+def end_workers() -> None:
+    """End the workers that an earlier run or `start_workers` has left."""
+    from server import runtime
+
+    runtime.end()
+
+
 def simulate(
     config: Config,
     observers: Sequence[Observer],
@@ -54,7 +82,7 @@ def simulate(
 
     Ctrl-C stops it, and so does whoever sets `stop`.  `config.run` must name its directory, cache,
     workers and number of partners.  No Ray process is left behind, however it ends, unless
-    `keep_workers` leaves them to the next run (`server.runtime.end` ends them).
+    `keep_workers` leaves them to the next run (`end_workers` ends them).
 
     Raises UserError when the run could not be carried out.
     """
@@ -80,15 +108,6 @@ def simulate(
     context = Context(
         run_id=run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=run_config
     )
-    backend: Any = {
-        "init_args": {
-            "num_cpus": config.run.workers,
-            "log_to_driver": False,
-            "logging_level": "error",
-            "object_store_memory": OBJECT_STORE_BYTES,
-        },
-        "client_resources": {"num_cpus": 1, "num_gpus": config.run.gpus_per_worker},
-    }
     bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
     (bundle / "pyproject.toml").write_text(BUNDLE)
     stop = stop or Event()
@@ -104,7 +123,7 @@ def simulate(
                 client_app_attr="client.app:app",
                 server_app=make_app(observers, stop, simulated=True),
                 backend_name="ray",
-                backend_config=backend,
+                backend_config=backend_settings(config),
                 server_app_context=context,
                 app_dir=str(bundle),
                 is_app=True,

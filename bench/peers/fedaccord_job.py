@@ -43,7 +43,7 @@ def main() -> None:
     """Run the job of the folder that is named."""
     from bench.federation import overrides
     from scripts.compose import compose_config
-    from scripts.simulate import ENVIRONMENT, claim, complete, settle
+    from scripts.simulate import ENVIRONMENT, prepare, settle
     from server.simulation import simulate
 
     os.environ.update(ENVIRONMENT)
@@ -55,8 +55,7 @@ def main() -> None:
         f"run.cache_dir={folder / 'cache'}",
     ]
     directory = folder / "run"
-    config = complete(settle(compose_config(given), directory))
-    claim(directory, config)
+    config = prepare(settle(compose_config(given), directory))
     if not simulate(config, [Progress(folder)]):
         raise SystemExit("interrupted")
     print(json.dumps(json.loads((directory / "results.json").read_text())["cost"]))
