@@ -43,11 +43,10 @@ from pathlib import Path
 
 import numpy as np
 
-from client.accounting import Segment, calibrate, check_delta
+from client.accounting import Segment, calibrate
 from client.ledger import BudgetExceeded, Ledger
-from client.partner import Partner
+from client.partner import Partner, check_rows
 from common.config import Config, config_hash
-from common.errors import UserError
 from common.evaluation import Evaluation
 from common.files import private_directory, sha256_text, write_atomic
 from common.metrics import Counts
@@ -201,26 +200,6 @@ def training_rows(config: Config, partner: Partner, run: str) -> float:
 def count_segment(config: Config) -> tuple[Segment, ...]:
     """What `training_rows` costs the training records in a run."""
     return (Segment(COUNT_NOISE, 1.0, 1),) if config.private_metrics else ()
-
-
-def check_rows(name: str, rows: float, config: Config) -> None:
-    """Refuse what cannot be trained privately, before anything is trained.
-
-    The true number is named in the error only where metrics are exact; else `rows` is noisy.
-
-    Raises UserError when a batch is larger than the data set or delta is not below 1/N.
-    """
-    if rows < config.train.batch:
-        how_many = "too few" if config.private_metrics else f"{rows:.0f}"
-        raise UserError(
-            f"partner {name}: has {how_many} training rows, fewer than train.batch="
-            f"{config.train.batch}; lower train.batch or give it more rows"
-        )
-    if config.private:
-        try:
-            check_delta(config.privacy.delta, math.ceil(rows))
-        except UserError as error:
-            raise UserError(f"partner {name}: {error}") from error
 
 
 def normals(partner: Partner, purpose: str, key: str) -> Normal:

@@ -6,6 +6,7 @@ it comes from the partner's own machine, and the configuration is only a request
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from client.accounting import check_delta
 from client.attacks.poison import poisoned
 from client.policy import Policy
 from client.shares import PartnerShare, kept_partition
@@ -20,6 +22,7 @@ from common.config import Config, from_json
 from common.data.load import training_table
 from common.data.split import split_partner
 from common.data.table import Table
+from common.errors import UserError
 from common.files import private_directory
 
 # Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
@@ -84,6 +87,26 @@ def split_rows(rows: Table, config: Config) -> tuple[Table, Table]:
     up (parallel composition)."""
     parts = split_partner(rows, config.data.validation_fraction, config.run.seed)
     return rows.select(parts.train), rows.select(parts.validation)
+
+
+def check_rows(name: str, rows: float, config: Config) -> None:
+    """Refuse what cannot be trained privately, before anything is trained.
+
+    The true number is named in the error only where metrics are exact; else `rows` is noisy.
+
+    Raises UserError when a batch is larger than the data set or delta is not below 1/N.
+    """
+    if rows < config.train.batch:
+        how_many = "too few" if config.private_metrics else f"{rows:.0f}"
+        raise UserError(
+            f"partner {name}: has {how_many} training rows, fewer than train.batch="
+            f"{config.train.batch}; lower train.batch or give it more rows"
+        )
+    if config.private:
+        try:
+            check_delta(config.privacy.delta, math.ceil(rows))
+        except UserError as error:
+            raise UserError(f"partner {name}: {error}") from error
 
 
 def in_simulation() -> bool:

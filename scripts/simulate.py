@@ -77,51 +77,49 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def complete(config: Config, has_data: Callable[[Config], None] = lambda config: None) -> Config:
+def complete(config: Config, sound: Callable[[Config], None] = lambda config: None) -> Config:
     """Fill in what only the data knows, and check every partner before the run begins.
 
-    `has_data` is called when the data has been read and is known to be good, before everything that
-    takes its time.
+    `sound` is called when all has been checked but the model and what it takes to be private, which
+    takes seconds.
     """
-    from client.partner import simulated_shares, split_rows
+    from client.partner import check_rows, simulated_shares, split_rows
     from common.data.load import resolve_labels
     from common.data.schema import check_partition
     from common.device import gpu_share, usable_cores
     from server.observers.tracker import check_tracking
+    from server.sampling import sample
+    from strategies.attacks.simulate import build_attack
+    from strategies.build import build as build_pipeline
 
     check_tracking(config.tracking)
     check_partition(config.partition)
     assert config.run.cache_dir is not None
     config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
     table, shares = simulated_shares(config)
-    config.run.partners = len(shares)
-    config.run.workers = config.run.workers or min(usable_cores(), len(shares))
-    config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
-    has_data(config)
-
-    from client.accounting import calibrate
-    from client.metrics import check_rows
-    from common.model import build as build_model
-    from server.sampling import sample
-    from server.testset import check_supplied
-    from strategies.attacks.simulate import build_attack
-    from strategies.build import build as build_pipeline
-
-    rows = []
+    names, rows = [share.name for share in shares], []
     for share in shares:
         train, _ = split_rows(table.select(share.indices), config)
         check_rows(share.name, len(train), config)
         rows.append(len(train))
+    malicious(config, names)
+    build_attack(config.attack)
+    pipeline = build_pipeline(config.strategy)
+    pipeline.check(len(sample(names, config.run.fraction, config.run.seed, 1)))
+    config.run.partners = len(shares)
+    config.run.workers = config.run.workers or min(usable_cores(), len(shares))
+    config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
+    sound(config)
+
+    from client.accounting import calibrate
+    from common.model import build as build_model
+    from server.testset import check_supplied
+
     if config.private:
         steps = config.run.rounds * config.train.local_steps
         rate = config.train.batch / min(rows)
         calibrate(config.privacy.epsilon, config.privacy.delta, rate, steps)
     build_model(config.model, config.outputs, config.run.seed, config.task)
-    malicious(config, [share.name for share in shares])
-    build_attack(config.attack)
-    pipeline = build_pipeline(config.strategy)
-    sampled = sample([share.name for share in shares], config.run.fraction, config.run.seed, 1)
-    pipeline.check(len(sampled))
     check_supplied(pipeline, config, "data.test_fraction or a test set")
     return config
 

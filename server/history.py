@@ -8,15 +8,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from common import fairness, metrics
 from common.data.schema import DataConfig
-from common.evaluation import Evaluation
 from common.messages import Report
 from common.tasks import LOSS_BOUND, TASKS, Measured, Task
+
+if TYPE_CHECKING:
+    # It brings the models, whose import takes seconds, and a run is checked before that.
+    from common.evaluation import Evaluation
 
 RESULTS_VERSION = 1
 
