@@ -35,7 +35,7 @@ from server.exchange import Stopped
 POLL_SECONDS = 0.02
 # A worker is given its next message while it answers one, where a round has at least this many for
 # each worker.  With fewer, one worker could be left without any while another has two.
-MESSAGES_AHEAD = 20
+MANY_MESSAGES = 20
 # An idle worker answers at once, unless the machine is very busy.
 ANSWER_SECONDS = 60.0
 
@@ -102,6 +102,11 @@ def _whole(pool: BasicActorPool) -> bool:
     except ray.exceptions.RayError:
         return False
     return len(idle) == pool.num_actors
+
+
+def at_once(messages: int, workers: int) -> int:
+    """How many of a round's messages a worker is given at once: one, and the next of many."""
+    return 2 if messages >= MANY_MESSAGES * workers else 1
 
 
 def load_app() -> ClientApp:
@@ -175,9 +180,9 @@ def backend(workers: int, messages: int, keep: bool) -> Iterator[None]:
                     _kept = _Kept(self.settings, self.pool)
             else:
                 self.pool = _kept.pool
+            # Flower takes each entry for a worker that answers one message at a time.
             distinct = list(dict.fromkeys(self.pool.pool))
-            ahead = 2 if messages >= MESSAGES_AHEAD * len(distinct) else 1
-            self.pool.pool[:] = distinct * ahead
+            self.pool.pool[:] = distinct * at_once(messages, len(distinct))
             self.pool.num_actors = len(self.pool.pool)
 
         def terminate(self) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import ray
 
 from common.errors import UserError
 from scripts import cli
+from server import simulation
+from server.simulation import start_workers
 
 pytestmark = pytest.mark.e2e
 
@@ -91,6 +94,21 @@ def test_bad_rows_are_named_without_their_content(
     assert not [word for word in words if word not in err], err
     assert "fein" not in err
     assert "prima" not in err
+
+
+def test_workers_started_for_a_run_that_turns_out_impossible_are_ended(
+    job: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    started = []
+    monkeypatch.setattr(
+        simulation, "start_workers", lambda config: (start_workers(config), started.append(True))
+    )
+    assert "model.base" in fails([*job, "model.base=nowhere"], capsys, monkeypatch, tmp_path)
+    assert started
+    assert not ray.is_initialized()
 
 
 def test_a_run_directory_that_is_not_one_is_left_alone(

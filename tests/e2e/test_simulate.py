@@ -20,6 +20,7 @@ from transformers import pipeline
 from client import ledger
 from client.accounting import epsilon
 from server.audit import parse, rounds_of
+from server.runtime import at_once
 from server.verify import verify
 from tests.e2e.conftest import Run, Start
 
@@ -190,6 +191,21 @@ def test_a_kept_worker_that_died_is_replaced(
     run(*job, "run.rounds=1", f"run.dir={tmp_path / 'run'}")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["rounds"][0]["replies"] == 3
+
+
+def test_a_worker_with_many_messages_has_the_next_one_at_hand(
+    run: Run, job: list[str], tmp_path: Path
+) -> None:
+    partners = 21
+    assert [at_once(partners, workers) for workers in (1, 2)] == [2, 1]
+    run(
+        *job,
+        *(f"partition.blocks.partner.partners={partners}", "train.batch=4"),
+        *("run.rounds=2", f"run.dir={tmp_path / 'run'}"),
+    )
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [found["replies"] for found in results["rounds"]] == [partners, partners]
+    assert verify(tmp_path / "run").problems == []
 
 
 def test_classical_federated_averaging_learns(run: Run, job: list[str], tmp_path: Path) -> None:
