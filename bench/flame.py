@@ -33,16 +33,22 @@ PHASES = {
 }
 REST = "Flower, Ray and the rest"
 OWN = re.compile(r"^(\S+) \(((?:client|server|common|strategies|scripts)/[\w/]+\.py):\d+\)$")
+WAITING = re.compile(r"^(Condition\.)?wait \(threading\.py:\d+\)$")
 WIDTH, ROW, LEFT_OUT = 1200, 18, 0.002
 COLOURS = {"client": "#e07b39", "server": "#3b7dd8", "common": "#7a9e3f", "scripts": "#9a6fb0"}
 
 
 def read(text: str) -> Counter[tuple[str, ...]]:
-    """Samples of every stack in py-spy's raw format, frames from the outermost on."""
+    """Samples of every stack in py-spy's raw format, frames from the outermost on.
+
+    py-spy takes some threads that wait for a lock for busy: they are left out.
+    """
     stacks: Counter[tuple[str, ...]] = Counter()
     for line in text.splitlines():
         frames, _, count = line.rpartition(" ")
-        stacks[tuple(frames.split(";"))] += int(count)
+        stack = tuple(frames.split(";"))
+        if not WAITING.match(stack[-1]):
+            stacks[stack] += int(count)
     return stacks
 
 

@@ -372,8 +372,6 @@ def _rdp_to_epsilon(total: Array, orders: tuple[float, ...], delta: float) -> tu
 def _rdp_per_step(rate: float, sigma: float, orders: tuple[float, ...]) -> Array:
     if sigma == 0:
         return np.full(len(orders), np.inf)
-    if orders == _WHOLE_ORDERS:
-        return whole_orders_rdp(rate, sigma, _WHOLE_ORDERS)
     from opacus.accountants.analysis.rdp import compute_rdp
 
     def at(order: float) -> float:
@@ -384,8 +382,10 @@ def _rdp_per_step(rate: float, sigma: float, orders: tuple[float, ...]) -> Array
             return math.inf
         return value if math.isfinite(value) and value >= 0 else math.inf
 
+    whole = tuple(order for order in orders if isinstance(order, int))
+    found = dict(zip(whole, whole_orders_rdp(rate, sigma, whole), strict=True)) if whole else {}
     with np.errstate(all="ignore"):
-        return np.array([at(order) for order in orders])
+        return np.array([found[o] if isinstance(o, int) else at(o) for o in orders])
 
 
 def whole_orders_rdp(rate: float, sigma: float, orders: tuple[int, ...]) -> Array:
@@ -401,7 +401,8 @@ def whole_orders_rdp(rate: float, sigma: float, orders: tuple[int, ...]) -> Arra
     terms = xlogy(k, rate) + (k**2 - k) / (2 * sigma**2)
     terms = terms + _log_binomials(orders) + xlog1py(order[:, None] - k, -rate)
     terms[k > order[:, None]] = -np.inf
-    return cast(Array, logsumexp(terms, axis=1) / (order - 1))
+    # Of hardly any loss rounding may leave less than nothing.
+    return cast(Array, np.maximum(logsumexp(terms, axis=1) / (order - 1), 0.0))
 
 
 @lru_cache(maxsize=4)

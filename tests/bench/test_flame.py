@@ -14,6 +14,7 @@ main (scripts/cli.py:1);_round (server/rounds.py:2);evaluate (common/evaluation.
 main (scripts/cli.py:1);_find_and_load (<frozen importlib._bootstrap>:1176);x (peft/x.py:1) 15
 _find_and_load (<frozen importlib._bootstrap>:1176);build (common/model.py:5) 5
 poll (grpc/x.py:1) 40
+main (scripts/cli.py:1);ask (server/exchange.py:96);Condition.wait (threading.py:331) 70
 """
 
 
