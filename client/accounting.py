@@ -383,8 +383,8 @@ def _rdp_per_step(rate: float, sigma: float, orders: tuple[float, ...]) -> Array
         return value if math.isfinite(value) and value >= 0 else math.inf
 
     whole = tuple(order for order in orders if isinstance(order, int))
-    found = dict(zip(whole, whole_orders_rdp(rate, sigma, whole), strict=True)) if whole else {}
     with np.errstate(all="ignore"):
+        found = dict(zip(whole, whole_orders_rdp(rate, sigma, whole), strict=True)) if whole else {}
         return np.array([found[o] if isinstance(o, int) else at(o) for o in orders])
 
 
@@ -394,15 +394,16 @@ def whole_orders_rdp(rate: float, sigma: float, orders: tuple[int, ...]) -> Arra
     At order a it is the logarithm of the sum over k of C(a, k) (1 - q)^(a - k) q^k
     exp((k^2 - k) / (2 s^2)), divided by a - 1.
     """
-    order = np.array(orders, dtype=np.float64)
+    order, sigma = np.array(orders, dtype=np.float64), np.float64(sigma)
     if rate == 1.0:
         return order / (2 * sigma**2)
     k = np.arange(max(orders) + 1, dtype=np.float64)
     terms = xlogy(k, rate) + (k**2 - k) / (2 * sigma**2)
     terms = terms + _log_binomials(orders) + xlog1py(order[:, None] - k, -rate)
     terms[k > order[:, None]] = -np.inf
-    # Of hardly any loss rounding may leave less than nothing.
-    return cast(Array, np.maximum(logsumexp(terms, axis=1) / (order - 1), 0.0))
+    # Of hardly any loss rounding may leave less than nothing; what is no number bounds nothing.
+    found = np.maximum(logsumexp(terms, axis=1) / (order - 1), 0.0)
+    return cast(Array, np.where(np.isfinite(found), found, np.inf))
 
 
 @lru_cache(maxsize=4)
@@ -426,7 +427,7 @@ class _AddedRecord:
     def cdf(self, t: npt.ArrayLike) -> Array:
         q, sigma = self.sample_rate, self.noise_multiplier
         # log(Q/P) <= t exactly where P/Q = 1 - q + q exp((2x - 1) / (2 s^2)) >= exp(-t).
-        ratio = (np.exp(-np.asarray(t, dtype=np.float64)) + q - 1) / q
+        ratio = (np.exp(-np.asarray(t, dtype=np.float64)) - (1 - q)) / q
         reached = ratio > 0
         x = sigma**2 * np.log(np.where(reached, ratio, 1.0)) + 0.5
         return cast(Array, np.where(reached, ndtr(-x / sigma), 1.0))
@@ -497,7 +498,9 @@ class _Truncated:
         """
         away = np.logspace(-9, 0, 28) * max(-self.low, self.high)
         crowded = [place + np.concatenate([-away, [0.0], away]) for place in self.steep]
-        edges = np.unique(np.clip(np.concatenate(crowded), self.low, self.high))
+        # Evenly too, for the bulk of a loss that lies away from these.
+        points = np.concatenate([*crowded, np.linspace(self.low, self.high, 257)])
+        edges = np.unique(np.clip(points, self.low, self.high))
         coarse, fine = (self._integral(edges, nodes) for nodes in (8, 16))
         if not abs(coarse - fine) <= _MEAN_TOLERANCE:
             raise ArithmeticError("the mean of a privacy loss does not settle")

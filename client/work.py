@@ -99,7 +99,7 @@ def sample_rate(session: Session, run: str) -> float:
 
 @contextmanager
 def spending(session: Session) -> Iterator[Ledger | None]:
-    """The partner's ledger, opened once for everything in a message; None without privacy."""
+    """The partner's ledger, opened once for a message's training; None without privacy."""
     if not session.config.private:
         yield None
         return

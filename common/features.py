@@ -202,16 +202,19 @@ class PrefixExamples:
 
 def tokenizer_identity(config: ModelConfig) -> str:
     """What the token ids depend on besides the text."""
-    return _identity(config.base, config.revision or "", config.max_length, config.truncation)
+    place = Path(locate(config.base))
+    files = sorted(place.glob("*token*")) + sorted(place.glob("vocab*")) if place.is_dir() else []
+    stamps = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    return sha256_text(
+        *(config.base, config.revision or "", str(config.max_length), config.truncation),
+        *_contents(stamps),
+    )
 
 
 @lru_cache(maxsize=4)
-def _identity(base: str, revision: str, max_length: int, truncation: str) -> str:
-    """Read once for all partners; a process does not load a tokenizer again either."""
-    place = Path(locate(base))
-    files = sorted(place.glob("*token*")) + sorted(place.glob("vocab*")) if place.is_dir() else []
-    contents = [file.read_bytes() for file in files]
-    return sha256_text(base, revision, str(max_length), truncation, *contents)
+def _contents(stamps: tuple[tuple[Path, int, int], ...]) -> tuple[bytes, ...]:
+    """The bytes of files as they were at a size and a time; read once for all partners."""
+    return tuple(file.read_bytes() for file, _, _ in stamps)
 
 
 def _save_ids(directory: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> None:

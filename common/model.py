@@ -81,9 +81,11 @@ class Suffix(nn.Module):
         if entered is not None:
             hidden = layers.pop(0).feed_forward_chunk(hidden)
             states.append(hidden)
-        attention = layers and create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden, attention_mask=mask.bool()
-        )
+        attention = None
+        if layers:
+            attention = create_bidirectional_mask(
+                config=self.config, inputs_embeds=hidden, attention_mask=mask.bool()
+            )
         for layer in layers:
             hidden = layer(hidden, attention)
             states.append(hidden)

@@ -77,11 +77,11 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def complete(config: Config, sound: Callable[[Config], None] = lambda config: None) -> Config:
+def complete(config: Config, on_checked: Callable[[Config], None] = lambda _: None) -> Config:
     """Fill in what only the data knows, and check every partner before the run begins.
 
-    `sound` is called when all has been checked but the model and what it takes to be private, which
-    takes seconds.
+    `on_checked` is called when all has been checked but the model and what it takes to be private,
+    which takes seconds.
     """
     from client.partner import check_rows, simulated_shares, split_rows
     from common.data.load import resolve_labels
@@ -109,7 +109,7 @@ def complete(config: Config, sound: Callable[[Config], None] = lambda config: No
     config.run.partners = len(shares)
     config.run.workers = config.run.workers or min(usable_cores(), len(shares))
     config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
-    sound(config)
+    on_checked(config)
 
     from client.accounting import calibrate
     from common.model import build as build_model

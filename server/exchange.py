@@ -16,6 +16,7 @@ from common import messages
 from common.messages import MessageError, Refusal
 
 POLL_SECONDS = 0.01
+LONGEST_PAUSE = 0.25
 LONGEST_REASON = 400
 
 
@@ -93,7 +94,8 @@ def ask(
             break
         if waiting:
             # Asking for many replies takes its time, which others in this process need.
-            stop.wait(max(POLL_SECONDS, 20 * pulled))
+            # In a deployment a look also downloads, and what is there must not wait for long.
+            stop.wait(max(POLL_SECONDS, min(20 * pulled, LONGEST_PAUSE)))
     return Answers(received, list(waiting.values()))
 
 

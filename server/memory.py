@@ -10,7 +10,7 @@ import psutil
 
 # Summing up the pages of large processes takes the kernel tens of milliseconds: a watch sleeps this
 # many times as long as its last look took, at least.
-IDLE_FACTOR = 100
+IDLE_FACTOR = 50
 
 
 class PeakMemory:
@@ -29,6 +29,7 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.peak_mb = max(self.peak_mb, tree_mb())
 
     def _watch(self) -> None:
         while True:

@@ -59,10 +59,19 @@ def backend_settings(config: Config) -> Any:
 
 
 def start_workers(config: Config) -> None:
-    """Start Ray and the workers that `simulate` will use, ahead of it."""
+    """Start Ray and the workers that `simulate` will use, ahead of it.
+
+    Raises UserError when they cannot be had.
+    """
     from server import runtime
 
-    runtime.start(backend_settings(config), config.run.workers)
+    try:
+        runtime.start(backend_settings(config), config.run.workers)
+    except Exception as error:
+        raise UserError(
+            f"the simulation's workers cannot be started (run.workers={config.run.workers}, "
+            f"run.gpus_per_worker={config.run.gpus_per_worker:g}): {error}".splitlines()[0]
+        ) from error
 
 
 def end_workers() -> None:

@@ -138,6 +138,16 @@ def test_the_mean_of_a_privacy_loss_is_that_of_opacus(
     assert ours == pytest.approx(theirs, abs=5e-8)
 
 
+def test_nearly_exact_gaussians_are_still_composed_by_prv() -> None:
+    assert epsilon([Segment(0.2, 1.0, 1)], DELTA).accountant == "prv"
+
+
+def test_noise_beyond_all_numbers_crashes_nothing() -> None:
+    with np.errstate(all="ignore"):
+        assert accounting.whole_orders_rdp(0.5, 1e-200, (2, 3)).tolist() == [math.inf, math.inf]
+        assert np.all(accounting.whole_orders_rdp(0.5, 1e200, (2, 3)) < 1e-9)
+
+
 def test_rdp_replaces_prv_whose_mean_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounting, "_MEAN_TOLERANCE", -1.0)
     accounting._epsilon.cache_clear()

@@ -9,6 +9,7 @@ import ray
 
 from common.errors import UserError
 from scripts import cli
+from scripts.compose import compose_config
 from server import simulation
 from server.simulation import start_workers
 
@@ -111,6 +112,17 @@ def test_workers_started_for_a_run_that_turns_out_impossible_are_ended(
     assert not ray.is_initialized()
 
 
+def test_workers_that_cannot_be_had_are_an_error_of_the_user(
+    job: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise ValueError("ActorPool is empty")
+
+    monkeypatch.setattr("server.runtime.start", unavailable)
+    with pytest.raises(UserError, match=r"run\.gpus_per_worker=.*ActorPool is empty"):
+        start_workers(compose_config(job))
+
+
 def test_a_run_directory_that_is_not_one_is_left_alone(
     job: list[str],
     capsys: pytest.CaptureFixture[str],
@@ -127,7 +139,7 @@ def test_a_run_directory_that_is_not_one_is_left_alone(
 def test_another_configuration_does_not_overwrite_that_of_an_unfinished_run(
     job: list[str], tmp_path: Path
 ) -> None:
-    from scripts.compose import compose_config, load_config
+    from scripts.compose import load_config
     from scripts.simulate import claim
 
     config = compose_config(job)
