@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.config import ModelConfig
-from common.device import Device
+from common.device import Device, keep_memory
 from common.files import built_once, private_directory, sha256_text
 from common.model import Network, locate
 
@@ -284,6 +284,7 @@ def _save_vectors(directory: Path, rows: TokenExamples, network: Network, device
         shape=(int(rows.offsets[-1]), hidden_size),
     )
     means = np.zeros((len(rows), hidden_size), dtype=np.float32)
+    keep_memory()
     prefix = device.prefix_of(network.prefix)
     for chosen in by_length(rows.lengths, PREFIX_TOKENS):
         batch = rows.__getitems__(chosen.tolist()).to(device)

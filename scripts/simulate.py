@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -77,18 +77,14 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def complete(config: Config, on_checked: Callable[[Config], None] = lambda _: None) -> Config:
-    """Fill in what only the data knows, and check every partner before the run begins.
-
-    `on_checked` is called when all has been checked but the model and what it takes to be private,
-    which takes seconds.
-    """
+def complete(config: Config) -> Config:
+    """Fill in what only the data knows, and check every partner before the run begins."""
     from client.partner import check_rows, simulated_shares, split_rows
     from common.data.load import resolve_labels
     from common.data.schema import check_partition
-    from common.device import gpu_share, usable_cores
     from server.observers.tracker import check_tracking
     from server.sampling import sample
+    from server.simulation import with_workers
     from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
@@ -106,10 +102,7 @@ def complete(config: Config, on_checked: Callable[[Config], None] = lambda _: No
     build_attack(config.attack)
     pipeline = build_pipeline(config.strategy)
     pipeline.check(len(sample(names, config.run.fraction, config.run.seed, 1)))
-    config.run.partners = len(shares)
-    config.run.workers = config.run.workers or min(usable_cores(), len(shares))
-    config.run.gpus_per_worker = config.run.gpus_per_worker or gpu_share(config.run.workers)
-    on_checked(config)
+    config = with_workers(config, len(shares))
 
     from client.accounting import calibrate
     from common.model import build as build_model
@@ -147,7 +140,7 @@ def claim(directory: Path, config: Config) -> None:
 
 
 def prepare(config: Config) -> Config:
-    """`complete` and `claim`, while the workers import what they need, which takes seconds.
+    """`complete` and `claim`, while workers start and import what they need, which takes seconds.
 
     They are ended when the run turns out to be impossible.
     """
@@ -156,14 +149,12 @@ def prepare(config: Config) -> Config:
     assert config.run.dir is not None
     directory = Path(config.run.dir)
     with ExitStack() as undo:
-
-        def start(config: Config) -> None:
-            undo.callback(simulation.end_workers)
-            # By this thread: Ray's processes end with the thread that started them.
-            simulation.start_workers(config)
-
-        config = complete(config, start)
+        undo.callback(simulation.end_workers)
+        if partners := config.partition.partners:
+            simulation.start_workers(simulation.with_workers(config, partners))
+        config = complete(config)
         claim(directory, config)
+        simulation.await_workers(config)
         undo.pop_all()
     return config
 

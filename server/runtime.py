@@ -10,7 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from queue import Queue
@@ -49,6 +50,9 @@ class _Kept:
 
 
 _kept: _Kept | None = None
+_coming: Future[_Kept] | None = None
+# Ray's processes end with the thread that started them, so this one outlives every start.
+_starter = ThreadPoolExecutor(1, "ray")
 
 
 def hosted() -> bool:
@@ -59,27 +63,41 @@ def hosted() -> bool:
 def end() -> None:
     """End the workers and the Ray that this process started."""
     global _kept
+    with suppress(Exception):
+        arrive()
     _kept = None
     if ray.is_initialized() and not hosted():
         ray.shutdown()
 
 
 def start(settings: dict[str, Any], workers: int) -> None:
-    """Start Ray and `workers` workers, which import the app while the caller goes on.
+    """Begin to start Ray and `workers` workers, which import the app, while the caller goes on.
 
     They wait for a run with the same settings; workers of such a run that are there already stay.
     """
-    global _kept
+    global _coming
     if hosted() or _fits(settings):
         return
     end()
-    with _own_signals():
-        ray_backend = RayBackend(settings)
-    _kept = _Kept(canonical_json(settings), _new_pool(ray_backend, workers))
+    _coming = _starter.submit(
+        lambda: _Kept(canonical_json(settings), _new_pool(RayBackend(settings), workers))
+    )
+
+
+def arrive() -> None:
+    """Wait for what `start` has begun.
+
+    Raises whatever kept Ray or its workers from starting.
+    """
+    global _kept, _coming
+    if _coming is not None:
+        coming, _coming = _coming, None
+        _kept = coming.result()
 
 
 def _fits(settings: dict[str, Any]) -> bool:
     """Whether whole workers of these settings are there."""
+    arrive()
     return _kept is not None and _kept.settings == canonical_json(settings) and _whole(_kept.pool)
 
 

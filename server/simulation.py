@@ -14,6 +14,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
@@ -58,15 +59,33 @@ def backend_settings(config: Config) -> Any:
     }
 
 
-def start_workers(config: Config) -> None:
-    """Start Ray and the workers that `simulate` will use, ahead of it.
+def with_workers(config: Config, partners: int) -> Config:
+    """`config` for so many partners: with the workers, and their share of GPUs, that it leaves
+    open."""
+    from common.device import gpu_share, usable_cores
 
-    Raises UserError when they cannot be had.
+    workers = config.run.workers or min(usable_cores(), partners)
+    gpus = config.run.gpus_per_worker or gpu_share(workers)
+    run = replace(config.run, partners=partners, workers=workers, gpus_per_worker=gpus)
+    return replace(config, run=run)
+
+
+def start_workers(config: Config) -> None:
+    """Begin to start Ray and the workers that `simulate` will use, ahead of it."""
+    from server import runtime
+
+    runtime.start(backend_settings(config), config.run.workers)
+
+
+def await_workers(config: Config) -> None:
+    """Wait until the workers that `start_workers` has begun to start are there.
+
+    They may still be importing.  Raises UserError when they cannot be had.
     """
     from server import runtime
 
     try:
-        runtime.start(backend_settings(config), config.run.workers)
+        runtime.arrive()
     except Exception as error:
         raise UserError(
             f"the simulation's workers cannot be started (run.workers={config.run.workers}, "

@@ -116,6 +116,12 @@ class PartitionConfig:
     blocks: dict[str, Block] = field(default_factory=dict)
     min_rows: int = 2
 
+    @property
+    def partners(self) -> int | None:
+        """How many partners there will be; None where only the rows tell."""
+        counts = [block.partners or len(block.sizes) for block in self.blocks.values()]
+        return sum(counts) if counts and all(counts) else None
+
 
 def target_of(config: DataConfig) -> str:
     """What a row's target is: tags, or as ``config.target`` says."""

@@ -11,7 +11,7 @@ from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
 from server import simulation
-from server.simulation import start_workers
+from server.simulation import await_workers, end_workers, start_workers, with_workers
 
 pytestmark = pytest.mark.e2e
 
@@ -118,9 +118,12 @@ def test_workers_that_cannot_be_had_are_an_error_of_the_user(
     def unavailable(*_: object) -> None:
         raise ValueError("ActorPool is empty")
 
-    monkeypatch.setattr("server.runtime.start", unavailable)
+    monkeypatch.setattr("server.runtime.RayBackend", unavailable)
+    config = with_workers(compose_config(job), 2)
+    start_workers(config)
     with pytest.raises(UserError, match=r"run\.gpus_per_worker=.*ActorPool is empty"):
-        start_workers(compose_config(job))
+        await_workers(config)
+    end_workers()
 
 
 def test_a_run_directory_that_is_not_one_is_left_alone(
