@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -77,19 +76,31 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+def check(config: Config) -> None:
+    """Refuse what is wrong whatever the data are.
+
+    Raises UserError naming the key.
+    """
+    from common.data.schema import check_partition
+    from server.observers.tracker import check_tracking
+    from strategies.attacks.simulate import build_attack
+    from strategies.build import build
+
+    check_tracking(config.tracking)
+    check_partition(config.partition)
+    build_attack(config.attack)
+    build(config.strategy)
+
+
 def complete(config: Config) -> Config:
     """Fill in what only the data knows, and check every partner before the run begins."""
     from client.partner import check_rows, simulated_shares, split_rows
     from common.data.load import resolve_labels
-    from common.data.schema import check_partition
-    from server.observers.tracker import check_tracking
     from server.sampling import sample
     from server.simulation import with_workers
-    from strategies.attacks.simulate import build_attack
     from strategies.build import build as build_pipeline
 
-    check_tracking(config.tracking)
-    check_partition(config.partition)
+    check(config)
     assert config.run.cache_dir is not None
     config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
     table, shares = simulated_shares(config)
@@ -99,7 +110,6 @@ def complete(config: Config) -> Config:
         check_rows(share.name, len(train), config)
         rows.append(len(train))
     malicious(config, names)
-    build_attack(config.attack)
     pipeline = build_pipeline(config.strategy)
     pipeline.check(len(sample(names, config.run.fraction, config.run.seed, 1)))
     config = with_workers(config, len(shares))
@@ -142,20 +152,22 @@ def claim(directory: Path, config: Config) -> None:
 def prepare(config: Config) -> Config:
     """`complete` and `claim`, while workers start and import what they need, which takes seconds.
 
-    They are ended when the run turns out to be impossible.
+    When the run turns out to be impossible they wait for the next one, or end with this process:
+    who made a mistake is told at once.
     """
     from server import simulation
 
     assert config.run.dir is not None
     directory = Path(config.run.dir)
-    with ExitStack() as undo:
-        undo.callback(simulation.end_workers)
-        if partners := config.partition.partners:
-            simulation.start_workers(simulation.with_workers(config, partners))
-        config = complete(config)
-        claim(directory, config)
-        simulation.await_workers(config)
-        undo.pop_all()
+    check(config)
+    partners = config.partition.partners
+    if partners is not None:
+        simulation.start_workers(simulation.with_workers(config, partners))
+    config = complete(config)
+    claim(directory, config)
+    if partners is None:
+        simulation.start_workers(config)
+    simulation.await_workers(config)
     return config
 
 

@@ -540,7 +540,7 @@ class Server:
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether two models are equal to the last bit."""
+    """Whether two models are equal."""
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 

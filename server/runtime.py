@@ -10,9 +10,10 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from queue import Queue
 from threading import Event
@@ -51,8 +52,7 @@ class _Kept:
 
 _kept: _Kept | None = None
 _coming: Future[_Kept] | None = None
-# Ray's processes end with the thread that started them, so this one outlives every start.
-_starter = ThreadPoolExecutor(1, "ray")
+_starts: Queue[Callable[[], None]] = Queue()
 
 
 def hosted() -> bool:
@@ -79,9 +79,35 @@ def start(settings: dict[str, Any], workers: int) -> None:
     if hosted() or _fits(settings):
         return
     end()
-    _coming = _starter.submit(
-        lambda: _Kept(canonical_json(settings), _new_pool(RayBackend(settings), workers))
-    )
+    coming: Future[_Kept] = Future()
+
+    def begin() -> None:
+        try:
+            coming.set_result(
+                _Kept(canonical_json(settings), _new_pool(RayBackend(settings), workers))
+            )
+        except BaseException as error:
+            coming.set_exception(error)
+
+    _coming = coming
+    _starter()
+    _starts.put(begin)
+
+
+@cache
+def _starter() -> threading.Thread:
+    """The thread on which Ray is started, for good: Ray's processes end with it.
+
+    A daemon, which nobody waits for: a program that ends shuts Ray down while it still lives.
+    """
+
+    def serve() -> None:
+        while True:
+            _starts.get()()
+
+    thread = threading.Thread(target=serve, name="ray", daemon=True)
+    thread.start()
+    return thread
 
 
 def arrive() -> None:
@@ -91,13 +117,16 @@ def arrive() -> None:
     """
     global _kept, _coming
     if _coming is not None:
+        # Whoever interrupts the waiting leaves it to the next one.
+        wait([_coming])
         coming, _coming = _coming, None
         _kept = coming.result()
 
 
 def _fits(settings: dict[str, Any]) -> bool:
     """Whether whole workers of these settings are there."""
-    arrive()
+    with suppress(Exception):
+        arrive()
     return _kept is not None and _kept.settings == canonical_json(settings) and _whole(_kept.pool)
 
 

@@ -19,7 +19,7 @@ KEYS = [
     *("system", "wall_s", "train_s", "seconds_to_accuracy", "accuracy"),
     *("bytes_up_per_partner_round", "peak_mb"),
 ]
-# Two rounds, a process that outlives it, and time for the memory to be read, four times a second.
+# Two rounds, a process that outlives it, and time for the memory to be read.
 STAND_IN = """
 import subprocess, sys, time
 from pathlib import Path

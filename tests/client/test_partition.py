@@ -52,6 +52,7 @@ def test_every_kind_is_disjoint_sorted_and_repeatable(block):
         assert share.indices.dtype == np.int64
         np.testing.assert_array_equal(share.indices, again.indices)
         assert (np.diff(share.indices) > 0).all()
+    assert one(block).partners == (None if block.kind == "natural" else len(shares))
     if block.kind != "natural":
         other = partition(TABLE, one(block), seed=4)[0].indices
         assert not np.array_equal(shares[0].indices, other)

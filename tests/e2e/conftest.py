@@ -12,16 +12,33 @@ import io
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scripts import simulate
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., str]
+
+
+def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that have not ended within `seconds`; one that nobody has reaped yet has ended."""
+
+    def alive(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    end = time.monotonic() + seconds
+    while (left := [p for p in processes if alive(p)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
 
 
 @pytest.fixture(scope="session")

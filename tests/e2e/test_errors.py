@@ -1,19 +1,29 @@
-"""Every error of the user is one clear line and exit code 2, before anything is started."""
+"""Every error of the user is one clear line and exit code 2, before any partner is asked."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
-import ray
 
 from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
-from server import simulation
 from server.simulation import await_workers, end_workers, start_workers, with_workers
+from tests.e2e.conftest import Start, still_alive
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_worker_stays() -> Iterator[None]:
+    """A run that was refused leaves its workers to the next one in the same process."""
+    yield
+    end_workers()
 
 
 def fails(
@@ -97,19 +107,26 @@ def test_bad_rows_are_named_without_their_content(
     assert "prima" not in err
 
 
-def test_workers_started_for_a_run_that_turns_out_impossible_are_ended(
-    job: list[str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+# The first is noticed about when Ray begins to start, the second when it has.
+@pytest.mark.parametrize(
+    ("wrong", "begun"), [("data.path=nowhere.csv", set()), ("model.base=nowhere", {"gcs_server"})]
+)
+def test_workers_started_for_a_run_that_turns_out_impossible_end_with_it(
+    start: Start, job: list[str], tmp_path: Path, wrong: str, begun: set[str]
 ) -> None:
-    started = []
-    monkeypatch.setattr(
-        simulation, "start_workers", lambda config: (start_workers(config), started.append(True))
-    )
-    assert "model.base" in fails([*job, "model.base=nowhere"], capsys, monkeypatch, tmp_path)
-    assert started
-    assert not ray.is_initialized()
+    process = start(*job, wrong, f"run.dir={tmp_path / 'run'}")
+    started: dict[int, psutil.Process] = {}
+    names: set[str] = set()
+    while process.poll() is None:
+        with suppress(psutil.Error):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                started[child.pid] = child
+                names.add(child.name())
+        time.sleep(0.02)
+    assert process.returncode == 2
+    assert "nowhere" in process.communicate()[1]
+    assert begun <= names
+    assert not still_alive(list(started.values()), 60)
 
 
 def test_workers_that_cannot_be_had_are_an_error_of_the_user(
@@ -118,12 +135,12 @@ def test_workers_that_cannot_be_had_are_an_error_of_the_user(
     def unavailable(*_: object) -> None:
         raise ValueError("ActorPool is empty")
 
+    end_workers()
     monkeypatch.setattr("server.runtime.RayBackend", unavailable)
     config = with_workers(compose_config(job), 2)
     start_workers(config)
     with pytest.raises(UserError, match=r"run\.gpus_per_worker=.*ActorPool is empty"):
         await_workers(config)
-    end_workers()
 
 
 def test_a_run_directory_that_is_not_one_is_left_alone(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,10 +20,12 @@ from transformers import pipeline
 
 from client import ledger
 from client.accounting import epsilon
+from common.evaluation import Evaluation
 from server.audit import parse, rounds_of
 from server.runtime import at_once
+from server.testset import TestSet
 from server.verify import verify
-from tests.e2e.conftest import Run, Start
+from tests.e2e.conftest import Run, Start, still_alive
 
 pytestmark = pytest.mark.e2e
 # Until a process of its own has trained: seconds on an idle machine, minutes beside other tests.
@@ -42,21 +45,6 @@ def wait_for(condition: object, seconds: float, process: subprocess.Popen[str]) 
             process.kill()
             pytest.fail(f"not reached: {process.communicate()}")
         time.sleep(0.02)
-
-
-def still_alive(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those that have not ended within `seconds`; one that nobody has reaped yet has ended."""
-
-    def alive(process: psutil.Process) -> bool:
-        try:
-            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return False
-
-    end = time.monotonic() + seconds
-    while (left := [p for p in processes if alive(p)]) and time.monotonic() < end:
-        time.sleep(0.1)
-    return left
 
 
 def rounds_done(directory: Path) -> int:
@@ -163,6 +151,27 @@ def test_same_seed_same_result_and_sigkill_twice_then_resume_equals_it(
         for d in (directory, finished)
     ]
     assert parameters[0] == parameters[1]
+
+
+def test_the_last_model_is_evaluated_once_and_an_average_anew(
+    run: Run, job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[float] = []
+    whole = TestSet.evaluate
+
+    def evaluate(*given: Any) -> Evaluation:
+        measured.append((found := whole(*given)).loss)
+        return found
+
+    monkeypatch.setattr(TestSet, "evaluate", evaluate)
+    for average, times in ((0.0, 2), (1.0, 3)):
+        measured.clear()
+        directory = tmp_path / str(average)
+        run(*job, "run.rounds=2", f"run.average_last={average}", f"run.dir={directory}")
+        results = json.loads((directory / "results.json").read_text())
+        assert len(measured) == times
+        assert results["final"]["loss"] == measured[-1]
+        assert [row["loss"] for row in results["rounds"]] == measured[:2]
 
 
 def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
