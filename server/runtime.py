@@ -172,20 +172,19 @@ def hand_out(
     Flower's own looks through all messages once for every node, a hundred million steps where ten
     thousand partners are asked, and then sleeps for a tenth of a second.
     """
+    handed: set[str] = set()
     while not stop.is_set():
         with state.lock:
-            waiting = [
-                identity
-                for identity, message in state.message_ins_store.items()
-                if message.metadata.delivered_at == ""
-            ]
+            stored = state.message_ins_store
+            handed &= stored.keys()
+            fresh = [identity for identity in stored if identity not in handed]
             # Removes those that have expired.
-            state._check_stored_messages(set(waiting))
-            found = [state.message_ins_store.get(identity) for identity in waiting]
-            for message in found:
-                if message is not None:
+            state._check_stored_messages(set(fresh))
+            for message in (stored.get(identity) for identity in fresh):
+                if message is not None and message.metadata.delivered_at == "":
                     message.metadata.delivered_at = now().isoformat()
                     queue.put(message)
+            handed.update(fresh)
         stop.wait(POLL_SECONDS)
 
 
