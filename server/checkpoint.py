@@ -1,8 +1,9 @@
 """Checkpoints: whole or not there, and enough of them to continue as if nothing had happened.
 
 `round-000012/` holds `parameters.safetensors` (the global model's trainable tensors),
-`state.safetensors` (every stage's state and the running average) and `run.json` (history and run
-id).  There is no generator state to keep: every random stream is keyed by seed and round.
+`state.safetensors` (every stage's state, the running average and the public constants) and
+`run.json` (history and run id).  There is no generator state to keep: every random stream is keyed
+by seed and round.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ from strategies.updates import Cohort, Layout, Reply
 
 log = logging.getLogger(__name__)
 AVERAGE_SUM, AVERAGE_COUNT = "average/sum", "average/count"
+CONSTANT = "constant/"
 # Partners read and cache their rows before the first round, and may have to notice first that the
 # server is back: however short the rounds are, they get this long.
 PREPARE_SECONDS = 120.0
@@ -125,6 +126,9 @@ class Server:
             found = self._resumable()
             self._register()
             current = found or self._untrained()
+            # As they were fitted when the run began: fitted anew, on another number of cores, they
+            # could differ in their last bits, and partners would take the model for another one.
+            self.network.write({**current.parameters, **_constants(current.state)})
             if found is None:
                 # Before any partner reserves a spend: the partners' ledgers know a run by its id,
                 # and one that is killed in its first round must come back under the same.
@@ -161,7 +165,10 @@ class Server:
             run_id=self.run_id,
             config_hash=config_hash(self.config),
             parameters=self.network.read(),
-            state=self.pipeline.init(self.layout, sorted(self.nodes)),
+            state={
+                **self.pipeline.init(self.layout, sorted(self.nodes)),
+                **{CONSTANT + name: value for name, value in self.network.constants().items()},
+            },
             history=History(),
         )
 
@@ -291,7 +298,7 @@ class Server:
         started = time.monotonic()
         sampled = self._sampled(number)
         content = self._model_message(number, before.parameters)
-        state = {k: v for k, v in before.state.items() if not k.startswith("average/")}
+        state = {k: v for k, v in before.state.items() if not k.startswith(("average/", CONSTANT))}
         reference = self._reference(before.parameters)
         collector = self._collector(sampled, state, number, reference)
         answers = self._ask(sampled, messages.TRAIN, number, content, collector.take)
@@ -313,7 +320,9 @@ class Server:
         history = before.history
         if history.rounds:
             history.rounds[-1].measure_partners(reports, self.config.about.loss_bound)
-        kept = {**outcome.state, **self._average(before.state, outcome.params, number)}
+        constants = {k: v for k, v in before.state.items() if k.startswith(CONSTANT)}
+        average = self._average(before.state, outcome.params, number)
+        kept = {**outcome.state, **constants, **average}
         parameters = self.layout.unflatten(outcome.params)
         if self.test and (number % config.run.evaluate_every == 0 or number == config.run.rounds):
             measured = self._evaluate(parameters)
@@ -537,6 +546,11 @@ class Server:
         for observer in self.observers:
             observer.finished(final)
         return final
+
+
+def _constants(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The public constants that a checkpoint holds."""
+    return {k.removeprefix(CONSTANT): v for k, v in state.items() if k.startswith(CONSTANT)}
 
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:

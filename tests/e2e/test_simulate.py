@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,6 +173,21 @@ def test_the_last_model_is_evaluated_once_and_an_average_anew(
         assert len(measured) == times
         assert results["final"]["loss"] == measured[-1]
         assert [row["loss"] for row in results["rounds"]] == measured[:2]
+
+
+def test_a_resumed_server_takes_the_constants_of_the_checkpoint(
+    run: Run, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    shutil.rmtree(directory / "checkpoints" / "round-000003")
+    (directory / "results.json").unlink()
+    # Fitted anew they would differ.
+    monkeypatch.setattr("server.rounds.calibrate_head", lambda *_: None)
+    run(f"run.resume={directory}")
+    wanted = final_parameters(finished)
+    for name, tensor in final_parameters(directory).items():
+        assert torch.equal(tensor, wanted[name]), name
 
 
 def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
