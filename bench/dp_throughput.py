@@ -35,9 +35,10 @@ import torch
 from client.training import Privacy, train
 from common.config import ModelConfig, TrainConfig
 from common.device import pick_device, usable_cores
-from common.features import Examples, TokenExamples, with_prefix
+from common.features import Examples, TokenExamples
 from common.files import write_atomic
 from common.model import build
+from common.prefix import with_prefix
 
 MODES = ("none", "hooks", "ghost", "bookkeeping")
 LAYERS = {"lora": 0, "last_k": 2, "full": 0}

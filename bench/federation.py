@@ -9,7 +9,8 @@ end), ``train_s`` (training steps, summed over partners and rounds), ``seconds_t
 the start of the process to the first round whose model labels ``--accuracy`` of the test rows
 rightly; null where none does), ``accuracy`` (of the last round's model),
 ``bytes_up_per_partner_round`` and ``peak_mb`` (proportional set size of all processes, 10^6 bytes).
-``details`` has accuracy and time of every round.
+``details`` has accuracy and time of every round.  A system that is not done after ``--limit``
+seconds is ended there: its row then says what it came to, and ``details`` in how many rounds.
 
 The peers are under ``bench/peers``, written as their documentation has it; their clipping norms and
 optimisers are the best of those tried on this job (docs/performance.md).  They are given the noise
@@ -207,10 +208,12 @@ class Peak:
         return self.mb
 
 
-def run(name: str, job: Job, workers: int, accuracy: float, log: Path) -> dict[str, Any]:
-    """One system's row and detail.
+def run(
+    name: str, job: Job, workers: int, accuracy: float, log: Path, limit: float | None = None
+) -> dict[str, Any]:
+    """One system's row and detail; `limit` in seconds.
 
-    Raises SystemExit when it fails; `log` holds what it said.
+    Raises SystemExit when it fails, or has not done one round by then; `log` holds what it said.
     """
     variant, _ = SYSTEMS[name]
     with tempfile.TemporaryDirectory(prefix="fedaccord-federation-") as place:
@@ -221,21 +224,22 @@ def run(name: str, job: Job, workers: int, accuracy: float, log: Path) -> dict[s
         with _no_process_left(), log.open("a") as said:
             peak = Peak()
             began = time.time()
-            code = subprocess.run(
-                program,
-                env={**os.environ, "PYTHONPATH": paths, **environment},
-                stdout=said,
-                stderr=said,
-                cwd=folder,
-            ).returncode
+            environment = {**os.environ, "PYTHONPATH": paths, **environment}
+            process = subprocess.Popen(
+                program, env=environment, stdout=said, stderr=said, cwd=folder
+            )
+            try:
+                code: int | None = process.wait(limit)
+            except subprocess.TimeoutExpired:
+                code = None
             wall = time.time() - began
             peak_mb = peak.stop()
         rounds = jobs.lines(folder / "progress.jsonl")
         trained = jobs.lines(folder / "train.jsonl")
-    if code != 0 or len(rounds) != job.rounds:
+    cut_off = code is None and len(rounds) > 0
+    if not cut_off and (code, len(rounds)) != (0, job.rounds):
         raise SystemExit(f"{name}: ended with {code} after {len(rounds)} rounds; see {log}")
     there = [entry["at"] - began for entry in rounds if entry["accuracy"] >= accuracy]
-    messages = len(job.partners) * job.rounds
     return {
         "row": {
             "system": name,
@@ -244,7 +248,7 @@ def run(name: str, job: Job, workers: int, accuracy: float, log: Path) -> dict[s
             "seconds_to_accuracy": round(there[0], 2) if there else None,
             "accuracy": round(rounds[-1]["accuracy"], 4),
             "bytes_up_per_partner_round": round(
-                sum(entry["bytes"] for entry in trained) / messages
+                sum(entry["bytes"] for entry in trained) / len(trained)
             ),
             "peak_mb": round(peak_mb, 1),
         },
@@ -267,6 +271,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--partners", type=int, default=8)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--accuracy", type=float, default=0.7, help="to measure the time to")
+    parser.add_argument("--limit", type=float, help="seconds after which a system is ended")
     asked = parser.parse_args(argv)
     names = asked.systems.split(",")
     if unknown := [name for name in names if name not in SYSTEMS]:
@@ -283,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         job = make_job(asked.rounds, asked.partners, Path(cache))
     log = asked.json.with_suffix(".log")
     for name in missing:
-        measured = run(name, job, asked.workers, asked.accuracy, log)
+        measured = run(name, job, asked.workers, asked.accuracy, log, asked.limit)
         found["rows"].append(measured["row"])
         found["details"].append(measured["detail"])
         print(*measured["row"].values(), sep="\t", flush=True)

@@ -21,7 +21,7 @@ from common.files import write_atomic
 # A sample belongs to the first phase one of whose functions is in its stack.
 PHASES = {
     "training: steps": ("train (client/training.py",),
-    "training: frozen layers of all rows, once": ("_save_vectors (common/features.py",),
+    "training: frozen layers, once for a row": ("ready (common/prefix.py",),
     "evaluation": ("evaluate (common/evaluation.py",),
     "tokens": ("_save_ids (common/features.py", "_save (common/words.py"),
     "imports": ("_find_and_load (<frozen importlib",),

@@ -25,9 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from client.partner import simulated_shares, split_rows
 from common.config import Config
 from common.device import Device, pick_device, usable_cores
-from common.features import Examples, PrefixExamples
+from common.features import Examples
 from common.files import write_atomic
 from common.model import Network, build
+from common.prefix import PrefixExamples
 from common.words import prepare_table
 from server.trained import load_config
 

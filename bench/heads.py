@@ -25,8 +25,9 @@ from common.data.load import resolve_labels
 from common.data.split import split_partner
 from common.device import pick_device
 from common.evaluation import LOSS_BOUND
-from common.features import Examples, by_length, prepare
+from common.features import Examples, by_length
 from common.model import Network, build
+from common.prefix import prepare
 from common.seeds import torch_generator
 from scripts.compose import compose_config
 from server.calibration import calibrate_head

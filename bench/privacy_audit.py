@@ -30,9 +30,9 @@ from client.auditing.canaries import Trial, audit
 from client.training import Privacy
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.features import PrefixExamples
 from common.files import write_atomic
 from common.model import Network, build
+from common.prefix import PrefixExamples
 
 WIDTH = 64
 LABELS = 192

@@ -113,7 +113,7 @@ class Watch(Silent):
         self.seconds.append(time.monotonic() - self.ended)
         newest = max(self.directory.glob("checkpoints/round-*"))
         cost = json.loads((newest / "run.json").read_text())["history"]["cost"]
-        self.train_seconds.append(cost["train_seconds"])
+        self.train_seconds.append(cost["train_seconds"] + cost["frozen_seconds"])
         self.peaks[-1] = max(self.peaks[-1], tree_mb())
         self.peaks.append(0.0)
         self.ended = time.monotonic()

@@ -20,9 +20,10 @@ import torch
 from client.training import Privacy, train
 from common.config import TrainConfig
 from common.device import Device
-from common.features import Examples, PrefixExamples, TokenExamples
+from common.features import Examples, TokenExamples
 from common.files import built_once, canonical_json, private_directory, sha256_text
 from common.model import Network
+from common.prefix import PrefixExamples
 
 log = logging.getLogger("fedaccord")
 

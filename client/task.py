@@ -87,7 +87,7 @@ def _tell_cost(reply: Message, seconds: float) -> None:
     if isinstance(body, Refusal):
         log.warning("%s %s refused: %s", kind, number, body.reason)
     else:
-        trained = body.train_seconds if isinstance(body, Report) else 0.0
+        trained = body.train_seconds + body.frozen_seconds if isinstance(body, Report) else 0.0
         log.info("%s %s: %.2f s, of these %.2f s training", kind, number, seconds, trained)
 
 

@@ -54,11 +54,15 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Trained:
-    """`delta` per trainable tensor; `examples` expected through forward and backward."""
+    """`delta` per trainable tensor; `examples` expected through forward and backward.
+
+    `seconds` of the steps; `frozen_seconds` of the frozen layers of rows never drawn before.
+    """
 
     delta: dict[str, Tensor]
     examples: float
     seconds: float
+    frozen_seconds: float
 
 
 class PoissonBatches(Sampler[list[int]]):
@@ -245,7 +249,7 @@ def _plain(
     expected: float,
 ) -> None:
     """The same steps without clipping and noise."""
-    batches: Sampler[list[int]] = loader.batch_sampler  # type: ignore[assignment]
+    batches: list[list[int]] = loader.batch_sampler  # type: ignore[assignment]
     examples: Examples = loader.dataset  # type: ignore[assignment]
     for rows in batches:
         for start in range(0, len(rows), size):
@@ -315,11 +319,15 @@ def train(
     model = Forward(network, examples)
     parameters = list(network.trainable().values())
     expected = sample_rate * len(examples) if expected is None else expected
+    batches = list(
+        PoissonBatches(np.asarray(examples.lengths), sample_rate, config.local_steps, sampling)
+    )
+    began = time.perf_counter()
+    examples.ready(np.unique(np.concatenate([np.asarray(rows, np.int64) for rows in batches])))
+    frozen_seconds = time.perf_counter() - began
     loader: DataLoader[Batch] = DataLoader(
         examples,  # type: ignore[arg-type]
-        batch_sampler=PoissonBatches(
-            np.asarray(examples.lengths), sample_rate, config.local_steps, sampling
-        ),
+        batch_sampler=batches,
         collate_fn=_same,
     )
     inner = local_optimizer(parameters, config)
@@ -355,4 +363,4 @@ def train(
     if still := unmoved(start, after) + may_not_rest(start, cut_off):
         raise RuntimeError(f"training did not move {', '.join(still[:3])} ({len(still)} tensors)")
     delta = {name: after[name] - start[name] for name in start}
-    return Trained(delta, expected * config.local_steps, seconds)
+    return Trained(delta, expected * config.local_steps, seconds, frozen_seconds)

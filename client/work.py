@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 
+import numpy as np
 import torch
 from flwr.app import RecordDict
 from torch import Tensor
@@ -28,7 +29,7 @@ from client.metrics import (
 from client.partner import group_values
 from client.policy import PolicyRequest
 from client.session import Session
-from client.training import Privacy
+from client.training import Privacy, Trained
 from client.training import train as train_locally
 from common import messages
 from common.encoding import encode
@@ -133,6 +134,8 @@ def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float
 def prepare(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Check everything that could refuse later, and say who this is."""
     check_request(session)
+    # Every round measures them.
+    session.validation.ready(np.arange(len(session.validation)))
     with spending(session) as ledger:
         return messages.pack(
             Prepared(
@@ -206,7 +209,7 @@ def _trained(
             anchor=start,
             pull=config.train.proximal,
         )
-        report = _report(session, measured, request.run, ledger, trained.examples, trained.seconds)
+        report = _report(session, measured, request.run, ledger, trained)
         # After clipping and noise: post-processing, which costs no privacy.
         return messages.pack(report, encode(trained.delta, config.train.upload, rounding))
 
@@ -286,8 +289,7 @@ def _report(
     measured: Metrics,
     run: str,
     ledger: Ledger | None,
-    trained_examples: float = 0.0,
-    train_seconds: float = 0.0,
+    trained: Trained | None = None,
 ) -> Report:
     delta = session.config.privacy.delta
     private = session.config.private_metrics
@@ -299,9 +301,10 @@ def _report(
         examples=training_rows(session.config, session.partner, run),
         epsilon=0.0 if ledger is None else ledger.epsilon(delta, run=run),
         delta=0.0 if ledger is None else delta,
-        trained_examples=trained_examples,
+        trained_examples=0.0 if trained is None else trained.examples,
         # How long training took tells the sizes of its batches, which are secret.
-        train_seconds=0.0 if private else train_seconds,
+        train_seconds=0.0 if private or trained is None else trained.seconds,
+        frozen_seconds=0.0 if private or trained is None else trained.frozen_seconds,
         count_noise=measured.noise,
         examples_noise=COUNT_NOISE if private else 0.0,
         sums=[] if measured.sums is None else measured.sums.tolist(),

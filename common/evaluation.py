@@ -61,6 +61,7 @@ def evaluate(
     tally = task.tally(network.labels, rows)
     loss = 0.0
     network.suffix.eval()
+    examples.ready(np.arange(rows))
     for chosen in by_length(examples.lengths, EVALUATION_TOKENS):
         batch = examples.__getitems__(chosen.tolist())
         with torch.inference_mode(), device.autocast(), device.products():

@@ -1,19 +1,18 @@
-"""From text to what the trained layers read: token ids, then (cached) prefix vectors.
+"""From text to token ids, and what rows are that a model reads.
 
-Both are stored ragged (no padding) in content-addressed folders that only this user may read, and
-are memory-mapped, so that the next message, the next process and the next run start at once.
-Rows are padded only when a batch is made, to the longest row of that batch.
+Token ids, like the vectors of `common.prefix`, are stored ragged (no padding) in content-addressed
+folders that only this user may read, and are memory-mapped, so that the next message, the next
+process and the next run start at once.  Rows are padded only when a batch is made, to the longest
+row of that batch.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +21,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.config import ModelConfig
-from common.device import Device, keep_memory
+from common.device import Device
 from common.files import built_once, private_directory, sha256_text
 from common.model import Network, locate
 
 Ints = npt.NDArray[np.int64]
-# Rows whose prefix is computed at a time are chosen by tokens, not rows: bounded memory.
-PREFIX_TOKENS = 2048
 PAD_TO = 8
+# What another batch costs beside its tokens is about as much as this many of them.
+PADDING = 64
 # Larger arrays are mapped.  A worker keeps a few of these for each of its open partners.
 READ_BYTES = 1 << 18
 
@@ -84,6 +83,9 @@ class Examples(Protocol):
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Run the part of the network that these rows still need."""
 
+    def ready(self, indices: Ints) -> None:
+        """Do now, for all of `indices` at once, what reading a row for the first time takes."""
+
     def drawn(self, generator: torch.Generator) -> Examples:
         """These rows for one message's training: where something of them is drawn, drawn anew."""
 
@@ -91,7 +93,7 @@ class Examples(Protocol):
         """Give back the memory of pages that were read; the next reading maps them again."""
 
 
-def _pad(rows: Sequence[Tensor], fill: float) -> tuple[Tensor, Tensor]:
+def pad(rows: Sequence[Tensor], fill: float) -> tuple[Tensor, Tensor]:
     """Stack rows [t_i, ...] into [n, t, ...] and their mask [n, t]."""
     longest = max((len(row) for row in rows), default=1)
     width = -(-longest // PAD_TO) * PAD_TO
@@ -133,12 +135,15 @@ class TokenExamples:
             torch.from_numpy(self.ids[self.offsets[i] : self.offsets[i + 1]].astype(np.int64))
             for i in chosen
         ]
-        inputs, mask = _pad(rows, self.pad_id)
+        inputs, mask = pad(rows, self.pad_id)
         return Batch(inputs, mask, torch.from_numpy(self.labels[chosen]), chosen)
 
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Prefix, then suffix."""
         return network.logits(batch.inputs, batch.mask)
+
+    def ready(self, indices: Ints) -> None:
+        """Nothing is to be done."""
 
     def drawn(self, generator: torch.Generator) -> TokenExamples:
         """Nothing is drawn."""
@@ -146,58 +151,6 @@ class TokenExamples:
 
     def release(self) -> None:
         """Token ids are small: they stay."""
-
-
-@dataclass(frozen=True)
-class PrefixExamples:
-    """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1].
-
-    `entered` [n, hidden] as in `Batch`.  `vectors` is a view of `file`, the memory map that they
-    are read from, if they come from one.
-    """
-
-    vectors: Tensor
-    offsets: Ints
-    labels: npt.NDArray[Any]
-    entered: Tensor | None = None
-    file: mmap.mmap | None = None
-
-    @property
-    def lengths(self) -> Ints:
-        """Tokens per row."""
-        return np.diff(self.offsets)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.__getitems__([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        chosen = np.asarray(indices, dtype=np.int64)
-        if len(chosen) == 0:
-            mask = torch.zeros((0, PAD_TO), dtype=torch.long)
-            inputs = self.vectors.new_zeros((0, PAD_TO, self.vectors.shape[1]))
-            return Batch(inputs, mask, mask[:, 0], chosen)
-        rows = [self.vectors[self.offsets[i] : self.offsets[i + 1]] for i in chosen]
-        inputs, mask = _pad(rows, 0.0)
-        entered = None if self.entered is None else self.entered[chosen]
-        labels = torch.from_numpy(self.labels[chosen])
-        return Batch(inputs, mask, labels, chosen, entered=entered)
-
-    def logits(self, network: Network, batch: Batch) -> Tensor:
-        """Suffix only."""
-        logits: Tensor = network.suffix(batch.inputs, batch.mask, batch.entered)
-        return logits
-
-    def drawn(self, generator: torch.Generator) -> PrefixExamples:
-        """Nothing is drawn."""
-        return self
-
-    def release(self) -> None:
-        """Unload the pages: a worker that serves many partners would hold all of their vectors."""
-        if self.file is not None and hasattr(mmap, "MADV_DONTNEED"):
-            self.file.madvise(mmap.MADV_DONTNEED)
 
 
 def tokenizer_identity(config: ModelConfig) -> str:
@@ -230,10 +183,10 @@ def _save_ids(directory: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequen
     np.save(directory / "offsets.npy", offsets)
 
 
-def load_array(path: Path, mode: Literal["r", "c"]) -> npt.NDArray[Any]:
-    """A stored array: a large one mapped in `mode`, a small one read, which is faster."""
+def load_array(path: Path) -> npt.NDArray[Any]:
+    """A stored array: a large one mapped, a small one read, which is faster."""
     loaded: npt.NDArray[Any] = np.load(
-        path, mmap_mode=mode if path.stat().st_size > READ_BYTES else None
+        path, mmap_mode="r" if path.stat().st_size > READ_BYTES else None
     )
     return loaded
 
@@ -254,7 +207,7 @@ def tokenize(
     pad = network.tokenizer.pad_token_id
     return (
         TokenExamples(
-            load_array(folder / "ids.npy", "r"),
+            load_array(folder / "ids.npy"),
             np.load(folder / "offsets.npy"),
             np.asarray(labels),
             0 if pad is None else int(pad),
@@ -264,87 +217,17 @@ def tokenize(
 
 
 def by_length(lengths: Ints, max_tokens: int) -> Iterator[Ints]:
-    """Batches of row indices of similar length, each of at most `max_tokens` padded tokens."""
+    """Batches of row indices of similar length, each of at most `max_tokens` padded tokens.
+
+    Rows of other widths than the longest's add no more than PADDING tokens of padding to a batch.
+    """
     order = np.argsort(lengths, kind="stable")[::-1]
+    widths = -(-np.maximum(lengths[order], 1) // PAD_TO) * PAD_TO
     start = 0
     while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        count = max(1, max_tokens // (-(-longest // PAD_TO) * PAD_TO))
-        yield order[start : start + count]
-        start += count
-
-
-def _save_vectors(directory: Path, rows: TokenExamples, network: Network, device: Device) -> None:
-    hidden_size = network.suffix.config.hidden_size
-    bits = np.int16 if device.dtype == torch.bfloat16 else np.float32
-    store = np.lib.format.open_memmap(
-        directory / "vectors.npy",
-        mode="w+",
-        dtype=bits,
-        shape=(int(rows.offsets[-1]), hidden_size),
-    )
-    means = np.zeros((len(rows), hidden_size), dtype=np.float32)
-    keep_memory()
-    prefix = device.prefix_of(network.prefix)
-    for chosen in by_length(rows.lengths, PREFIX_TOKENS):
-        batch = rows.__getitems__(chosen.tolist()).to(device)
-        with torch.inference_mode(), device.autocast(), device.products():
-            hidden, entered = prefix(batch.inputs, batch.mask)
-        if entered is not None:
-            means[chosen] = entered.cpu().numpy()
-        hidden = hidden.to(device.dtype).cpu()
-        flat = hidden.view(torch.int16) if bits == np.int16 else hidden
-        for i, row in zip(chosen, flat, strict=True):
-            begin, end = int(rows.offsets[i]), int(rows.offsets[i + 1])
-            store[begin:end] = row[: end - begin].numpy()
-    store.flush()
-    if network.attends:
-        np.save(directory / "entered.npy", means)
-    (directory / "dtype.json").write_text(json.dumps({"bf16": bits == np.int16}))
-
-
-def with_prefix(
-    rows: TokenExamples, rows_key: str, network: Network, device: Device, cache: Path
-) -> PrefixExamples:
-    """`rows` with their frozen prefix computed once and memory-mapped from `cache`.
-
-    Exact: the frozen layers have no dropout, and the vectors are stored in the dtype in which the
-    suffix would have received them (bf16 under autocast, else float32).
-    """
-    key = sha256_text(
-        "prefix",
-        rows_key,
-        network.prefix_fingerprint,
-        str(network.prefix_depth),
-        str(device.dtype),
-        device.device.type,
-        # Kernels that round otherwise make other vectors.
-        *(["tf32"] if device.tf32 else []),
-        *(["compiled"] if device.compiled else []),
-    )
-    folder = built_once(
-        private_directory(cache) / f"prefix-{key[:32]}",
-        lambda path: _save_vectors(path, rows, network, device),
-    )
-    # mode "c": pages are private copies-on-write, which torch asks for and nothing here writes.
-    mapped = load_array(folder / "vectors.npy", "c")
-    stored = torch.from_numpy(mapped)
-    vectors = stored.view(torch.bfloat16) if stored.dtype == torch.int16 else stored
-    entered = torch.from_numpy(np.load(folder / "entered.npy")) if network.attends else None
-    file = getattr(mapped, "_mmap", None)
-    return PrefixExamples(vectors, rows.offsets, rows.labels, entered, file)
-
-
-def prepare(
-    texts: Sequence[str],
-    labels: npt.NDArray[Any],
-    network: Network,
-    config: ModelConfig,
-    device: Device,
-    cache: Path,
-) -> Examples:
-    """Rows for training or evaluation: prefix vectors where a prefix is frozen, else token ids."""
-    rows, key = tokenize(texts, labels, network, config, cache)
-    if config.prefix_cache and network.frozen_layers > 0:
-        return with_prefix(rows, key, network, device, cache)
-    return rows
+        width = int(widths[start])
+        end = start + max(1, max_tokens // width)
+        padding = np.cumsum(width - widths[start:end])
+        end = start + int(np.searchsorted(padding, PADDING, side="right"))
+        yield order[start:end]
+        start = end

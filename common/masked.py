@@ -92,6 +92,9 @@ class MaskedExamples:
         """Logits [n, k, vocabulary] at the places that are to be predicted."""
         return self.inner.logits(network, batch)
 
+    def ready(self, indices: Ints) -> None:
+        """Nothing is to be done: no vectors of these rows are kept."""
+
     def drawn(self, generator: torch.Generator) -> MaskedExamples:
         """The same texts with other words hidden."""
         draw = torch.randint(2**62, (1,), generator=generator, device=generator.device)

@@ -69,7 +69,8 @@ class Report:
     `confusion` [true][predicted] and `groups` hold counts: exact where the partner's policy allows
     it, else with noise of standard deviation `count_noise` each, and all zero where they are
     withheld.  `examples` has noise of standard deviation `examples_noise`.  `epsilon` is what the
-    partner's ledger holds for this run.
+    partner's ledger holds for this run.  `train_seconds` of the steps, `frozen_seconds` of the
+    frozen layers of rows that no batch had drawn before, `message_seconds` of both and all else.
     """
 
     partner: str
@@ -81,6 +82,7 @@ class Report:
     delta: float = 0.0
     trained_examples: float = 0.0
     train_seconds: float = 0.0
+    frozen_seconds: float = 0.0
     message_seconds: float = 0.0
     count_noise: float = 0.0
     examples_noise: float = 0.0

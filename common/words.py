@@ -26,17 +26,15 @@ from common.features import (
     Batch,
     Examples,
     Ints,
-    PrefixExamples,
     TokenExamples,
     load_array,
-    prepare,
     tokenizer_identity,
-    with_prefix,
 )
 from common.files import built_once, private_directory, sha256_text
 from common.losses import IGNORED
 from common.masked import prepare_masked
 from common.model import Network
+from common.prefix import PrefixExamples, prepare, with_prefix
 
 # Sub-tokens that a window holds beside the text: [CLS] and [SEP].
 SPECIAL = 2
@@ -69,10 +67,9 @@ class WordExamples:
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         chosen = np.asarray(indices, dtype=np.int64)
-        held = [np.arange(self.windows[i], self.windows[i + 1]) for i in chosen]
-        flat = np.concatenate([np.zeros(0, np.int64), *held])
+        flat = self._windows_of(chosen)
         batch = self.inner.__getitems__(flat.tolist())
-        owners = np.repeat(np.arange(len(chosen)), [len(rows) for rows in held])
+        owners = np.repeat(np.arange(len(chosen)), np.diff(self.windows)[chosen])
         labels = torch.full(batch.mask.shape, IGNORED, dtype=torch.long)
         for place, (window, owner) in enumerate(zip(flat, owners, strict=True)):
             words = self.words_of(int(window))
@@ -105,6 +102,14 @@ class WordExamples:
     def logits(self, network: Network, batch: Batch) -> Tensor:
         """Logits [windows, tokens, classes]."""
         return self.inner.logits(network, batch)
+
+    def ready(self, indices: Ints) -> None:
+        """As of the windows of these rows."""
+        self.inner.ready(self._windows_of(indices))
+
+    def _windows_of(self, rows: Ints) -> Ints:
+        held = [np.arange(self.windows[i], self.windows[i + 1]) for i in rows]
+        return np.concatenate([np.zeros(0, np.int64), *held])
 
     def drawn(self, generator: torch.Generator) -> WordExamples:
         """Nothing is drawn."""
@@ -172,7 +177,7 @@ def prepare_words(
     offsets = np.load(folder / "offsets.npy")
     pad = network.tokenizer.pad_token_id
     inner: TokenExamples | PrefixExamples = TokenExamples(
-        load_array(folder / "ids.npy", "r"),
+        load_array(folder / "ids.npy"),
         offsets,
         np.zeros(len(offsets) - 1, dtype=np.int64),
         0 if pad is None else int(pad),
@@ -183,7 +188,7 @@ def prepare_words(
     return WordExamples(
         inner,
         np.load(folder / "windows.npy"),
-        load_array(folder / "words.npy", "r"),
+        load_array(folder / "words.npy"),
         rows.tags.codes,
         rows.tags.offsets,
     )

@@ -105,8 +105,8 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
     from client.partner import simulated_shares, split_rows
     from client.training import Privacy
     from common.device import pick_device, usable_cores
-    from common.features import prepare
     from common.model import build
+    from common.prefix import prepare
 
     assert config.run.cache_dir is not None
     torch.set_num_threads(usable_cores())

@@ -163,8 +163,8 @@ def _training(own: PartnerFile) -> str:
     from client.selfcheck import Subject, check_training
     from common.config import ModelConfig
     from common.device import Device
-    from common.features import prepare
     from common.model import build
+    from common.prefix import prepare
 
     base = next(iter(own.models.values()), None)
     if base is None:

@@ -74,6 +74,7 @@ class Cost:
     wall_seconds: float = 0.0
     train_examples: float = 0.0
     train_seconds: float = 0.0
+    frozen_seconds: float = 0.0
     partner_seconds: float = 0.0
     bytes_up_per_partner_round: float = 0.0
     bytes_down_per_partner_round: float = 0.0

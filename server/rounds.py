@@ -484,6 +484,7 @@ class Server:
         cost = history.cost
         cost.train_examples += sum(r.trained_examples for r in reports)
         cost.train_seconds += sum(r.train_seconds for r in reports)
+        cost.frozen_seconds += sum(r.frozen_seconds for r in reports)
         cost.partner_seconds += sum(r.message_seconds for r in reports)
         cost.bytes_down_per_partner_round = float(messages.array_bytes(sent))
         cost.bytes_up_per_partner_round = float(bytes_up)

@@ -34,7 +34,7 @@ class Progress(Silent):
         for _ in range(messages):
             jobs.trained(
                 self.folder,
-                cost["train_seconds"] / messages,
+                (cost["train_seconds"] + cost["frozen_seconds"]) / messages,
                 int(cost["bytes_up_per_partner_round"]),
             )
 

@@ -69,6 +69,10 @@ class Chosen:
         """Run the part of the network that these rows still need."""
         return self.examples.logits(network, batch)
 
+    def ready(self, indices: Ints) -> None:
+        """As of all rows."""
+        self.examples.ready(self.rows[indices])
+
     def drawn(self, generator: torch.Generator) -> Chosen:
         """As of all rows."""
         return Chosen(self.examples.drawn(generator), self.rows)

@@ -32,6 +32,8 @@ for number in range(1, job.rounds + 1):
     for _ in job.partners:
         jobs.trained(folder, 0.5, 100)
     jobs.evaluated(folder, number, 0.4 * number)
+    if number == int(sys.argv[3]):
+        time.sleep(60)
 time.sleep(0.6)
 """
 
@@ -80,16 +82,21 @@ def test_what_a_peer_trains_and_sends(tiny_bert: Path, variant: str) -> None:
     assert accuracy(model, rows) in (0.0, 0.5, 1.0)
 
 
-def test_a_row_and_no_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = tmp_path / "left"
+def stand_in(monkeypatch: pytest.MonkeyPatch, left: Path, hangs_after: int = 0) -> None:
+    told = [str(left), str(hangs_after)]
     monkeypatch.setattr(
         federation,
         "command",
         lambda name, folder, job, workers: (
-            [sys.executable, "-c", STAND_IN, str(folder), str(left)],
+            [sys.executable, "-c", STAND_IN, str(folder), *told],
             {},
         ),
     )
+
+
+def test_a_row_and_no_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / "left"
+    stand_in(monkeypatch, left)
     measured = federation.run("pfl-lora", make_job(tmp_path, ""), 1, 0.7, tmp_path / "log")
     row = measured["row"]
     assert list(row) == KEYS
@@ -98,6 +105,21 @@ def test_a_row_and_no_process_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert row["accuracy"] == 0.8
     assert 0 < row["seconds_to_accuracy"] <= row["wall_s"]
     assert row["peak_mb"] > 0
+    assert not psutil.pid_exists(int(left.read_text()))
+
+
+def test_what_a_system_came_to_that_is_not_done_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "left"
+    stand_in(monkeypatch, left, hangs_after=1)
+    # Long enough for the stand-in to start on a busy machine.
+    measured = federation.run("pfl-lora", make_job(tmp_path, ""), 1, 0.7, tmp_path / "log", 10)
+    row = measured["row"]
+    assert row["wall_s"] == pytest.approx(10, abs=5)
+    assert (row["accuracy"], row["seconds_to_accuracy"]) == (0.4, None)
+    assert row["bytes_up_per_partner_round"] == 100
+    assert measured["detail"]["accuracies"] == [0.4]
     assert not psutil.pid_exists(int(left.read_text()))
 
 

@@ -13,8 +13,8 @@ from client import fastest
 from client.training import Privacy
 from common.config import ModelConfig, TrainConfig
 from common.device import Device
-from common.features import prepare
 from common.model import build
+from common.prefix import prepare
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 

@@ -28,10 +28,10 @@ from common.data.table import Table, Texts
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import LOSS_BOUND, Evaluation
-from common.features import prepare
 from common.messages import Request
 from common.metrics import accuracy, accuracy_error, rates, rates_error
 from common.model import build
+from common.prefix import prepare
 from server.history import loss_error
 
 VALUES = {"ward": ["a", "b"], "sex": ["f", "m"]}
@@ -257,7 +257,7 @@ def test_nothing_exact_leaves_and_the_ledger_holds_what_was_released(
         assert not np.any(counts == np.round(counts)), "an exact count left"
         assert abs(counts[0].sum() - exact.rows) < 6 * 2 * report.count_noise
         assert report.loss != exact.loss
-        assert report.train_seconds == report.message_seconds == 0.0
+        assert report.train_seconds == report.frozen_seconds == report.message_seconds == 0.0
         assert report.trained_examples in (0.0, 60.0)
         text = json.dumps(asdict(report))
         assert "rare-secret" not in text

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from client.training import PoissonBatches, Privacy, train
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.features import Examples, prepare
+from common.features import Examples
 from common.model import Network, build
+from common.prefix import prepare
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 WAYS = ("hooks", "ghost", "bookkeeping")
@@ -186,6 +187,7 @@ def test_a_row_whose_gradient_overflows_does_not_show(
     """Parameters can be crafted so that a certain row gives NaN: noise would not hide that."""
     net, config = network(tiny_bert)
     examples = make_examples(net, config, reviews, tmp_path, 30)
+    examples.ready(np.arange(30))
     examples.vectors[int(examples.offsets[3])] = float("inf")  # type: ignore[attr-defined]
     done = train(
         net,

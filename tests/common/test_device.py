@@ -14,8 +14,9 @@ from common.config import ModelConfig, TrainConfig, validate
 from common.device import Device, gpu_share, pick_device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.features import Examples, prepare
+from common.features import Examples
 from common.model import Network, build
+from common.prefix import prepare
 from scripts.compose import compose_config
 
 FP32 = Device(torch.device("cpu"), torch.float32)

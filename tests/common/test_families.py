@@ -40,9 +40,9 @@ from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate
 from common.export import export
-from common.features import PrefixExamples, prepare
 from common.losses import IGNORED
 from common.model import PREDICTED, build, merge_adapters
+from common.prefix import PrefixExamples, prepare
 from common.tags import tag_names
 from common.words import prepare_table, prepare_words
 from tests.conftest import BAD, FILLER, GOOD

@@ -15,8 +15,9 @@ from common.device import Device
 from common.errors import UserError
 from common.evaluation import LOSS_BOUND, evaluate
 from common.export import export
-from common.features import by_length, prepare
+from common.features import by_length
 from common.model import Network, build, merge_adapters
+from common.prefix import prepare
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 LABELS = ("negative", "positive")
@@ -152,10 +153,14 @@ def test_evaluation_counts(tiny_bert: Path, reviews: Reviews, tmp_path: Path) ->
 
 
 def test_length_buckets_cover_every_row_once() -> None:
-    lengths = np.array([3, 60, 1, 22, 22, 64, 9, 8])
+    lengths = np.array([3, 60, 1, 22, 22, 64, 9, 8, 0, *[16] * 20])
     batches = list(by_length(lengths, 128))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(8))
-    assert all(len(b) * (-(-lengths[b].max() // 8) * 8) <= 128 for b in batches)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for batch in batches:
+        widths = np.maximum(-(-lengths[batch] // 8) * 8, 8)
+        assert len(batch) * widths.max() <= 128
+        assert (widths.max() - widths).sum() <= 64
+    assert max(map(len, batches)) > 4
 
 
 @pytest.mark.parametrize(

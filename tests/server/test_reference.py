@@ -11,8 +11,8 @@ import torch
 from client.training import train
 from common.config import ModelConfig, TrainConfig
 from common.device import Device
-from common.features import prepare
 from common.model import build
+from common.prefix import prepare
 from server.reference import reference_update
 from server.testset import TestSet
 
