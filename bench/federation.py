@@ -214,6 +214,7 @@ def run(
     """One system's row and detail; `limit` in seconds.
 
     Raises SystemExit when it fails, or has not done one round by then; `log` holds what it said.
+    fedaccord tells what partners did at its end only: of a run that is cut off that is not known.
     """
     variant, _ = SYSTEMS[name]
     with tempfile.TemporaryDirectory(prefix="fedaccord-federation-") as place:
@@ -244,17 +245,17 @@ def run(
         "row": {
             "system": name,
             "wall_s": round(wall, 2),
-            "train_s": round(sum(entry["seconds"] for entry in trained), 2),
+            "train_s": round(sum(entry["seconds"] for entry in trained), 2) if trained else None,
             "seconds_to_accuracy": round(there[0], 2) if there else None,
             "accuracy": round(rounds[-1]["accuracy"], 4),
-            "bytes_up_per_partner_round": round(
-                sum(entry["bytes"] for entry in trained) / len(trained)
+            "bytes_up_per_partner_round": (
+                round(sum(entry["bytes"] for entry in trained) / len(trained)) if trained else None
             ),
             "peak_mb": round(peak_mb, 1),
         },
         "detail": {
             "system": name,
-            "rounds": job.rounds,
+            "rounds": len(rounds),
             "batch": job.batch,
             "accuracies": [round(entry["accuracy"], 4) for entry in rounds],
             "seconds": [round(entry["at"] - began, 2) for entry in rounds],

@@ -20,8 +20,8 @@ from common.files import write_atomic
 
 # A sample belongs to the first phase one of whose functions is in its stack.
 PHASES = {
-    "training: steps": ("train (client/training.py",),
     "training: frozen layers, once for a row": ("ready (common/prefix.py",),
+    "training: steps": ("train (client/training.py",),
     "evaluation": ("evaluate (common/evaluation.py",),
     "tokens": ("_save_ids (common/features.py", "_save (common/words.py"),
     "imports": ("_find_and_load (<frozen importlib",),

@@ -48,7 +48,8 @@ class Store:
 
     A row's vectors are there when its checksum, written after them, agrees: a process that dies in
     between, and a machine that loses power before its disk has all, cost no more than computing
-    them again.  So do two processes that fill one file at once, since both write the same.
+    them again.  So do two processes that fill one file at once, since both write the same but for
+    rounding, which can depend on the other rows that are computed with a row.
     Checksums tell which rows were drawn; they are as secret as the rows, in whose owner's folder
     they lie.
     """

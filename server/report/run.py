@@ -292,7 +292,10 @@ def _cost(run: Run) -> list[Html]:
     facts = [
         ["time from start to results", duration(cost["wall_seconds"])],
         ["partners' time in training steps, summed", duration(cost["train_seconds"])],
-        ["partners' time in frozen layers, once for a text", duration(cost["frozen_seconds"])],
+        [
+            "partners' time in frozen layers, once for a training text",
+            duration(cost["frozen_seconds"]),
+        ],
         ["partners' time in all, summed", duration(cost["partner_seconds"])],
         ["training speed of one partner", f"{cost['train_examples_per_second']:,.0f} texts/s"],
         ["sent by a partner in a round", memory(up)],

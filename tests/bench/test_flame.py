@@ -13,6 +13,7 @@ main (scripts/cli.py:1);run (ray/x.py:2);train (client/work.py:9);train (client/
 main (scripts/cli.py:1);_round (server/rounds.py:2);evaluate (common/evaluation.py:3);mm (t.py:1) 10
 main (scripts/cli.py:1);_find_and_load (<frozen importlib._bootstrap>:1176);x (peft/x.py:1) 15
 _find_and_load (<frozen importlib._bootstrap>:1176);build (common/model.py:5) 5
+train (client/training.py:1);ready (common/prefix.py:5);_compute (common/prefix.py:9) 20
 poll (grpc/x.py:1) 40
 main (scripts/cli.py:1);ask (server/exchange.py:96);Condition.wait (threading.py:331) 70
 """
@@ -21,10 +22,11 @@ main (scripts/cli.py:1);ask (server/exchange.py:96);Condition.wait (threading.py
 def test_every_sample_has_one_phase() -> None:
     found = seconds_by_phase(read(RAW), 20)
     assert found["training: steps"] == 1.5
+    assert found["training: frozen layers, once for a row"] == 1.0
     assert found["evaluation"] == 0.5
     assert found["imports"] == 1.0
     assert found[REST] == 2.0
-    assert sum(found.values()) == 5.0
+    assert sum(found.values()) == 6.0
 
 
 def test_a_stack_keeps_the_projects_functions() -> None:
@@ -44,9 +46,9 @@ def test_boxes_are_as_wide_as_their_time_and_lie_in_their_callers() -> None:
             r'<title>(.*?),.*?</title><rect x="(.*?)" y=".*?" width="(.*?)"', draw(read(RAW), 20)
         )
     }
-    assert boxes["scripts.cli: main"][1] == pytest.approx(1200 * 0.55, abs=0.1)
-    x, width = boxes["client.training: train"]
-    assert width == pytest.approx(1200 * 0.3, abs=0.1)
+    assert boxes["scripts.cli: main"][1] == pytest.approx(1200 * 55 / 120, abs=0.1)
+    x, width = boxes["client.work: train"]
+    assert width == pytest.approx(1200 * 30 / 120, abs=0.1)
     outer, total = boxes["scripts.cli: main"]
     assert outer <= x
     assert x + width <= outer + total + 0.1
