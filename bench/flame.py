@@ -18,10 +18,13 @@ from pathlib import Path
 
 from common.files import write_atomic
 
-# A sample belongs to the first phase one of whose functions is in its stack.
+# A sample belongs to the first phase of which one of these is in its stack; & asks for both.
 PHASES = {
-    "training: frozen layers, once for a row": ("ready (common/prefix.py",),
+    "training: frozen layers, once for a row": (
+        "train (client/training.py & ready (common/prefix.py",
+    ),
     "training: steps": ("train (client/training.py",),
+    "evaluation: frozen layers, once for a row": ("ready (common/prefix.py",),
     "evaluation": ("evaluate (common/evaluation.py",),
     "tokens": ("_save_ids (common/features.py", "_save (common/words.py"),
     "imports": ("_find_and_load (<frozen importlib",),
@@ -55,7 +58,11 @@ def read(text: str) -> Counter[tuple[str, ...]]:
 def phase(stack: Sequence[str]) -> str:
     """The phase that a stack belongs to."""
     joined = ";".join(stack)
-    return next((name for name, marks in PHASES.items() if any(m in joined for m in marks)), REST)
+
+    def has(mark: str) -> bool:
+        return all(part in joined for part in mark.split(" & "))
+
+    return next((name for name, marks in PHASES.items() if any(map(has, marks))), REST)
 
 
 def seconds_by_phase(stacks: Mapping[tuple[str, ...], int], rate: float) -> dict[str, float]:

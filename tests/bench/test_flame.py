@@ -14,6 +14,7 @@ main (scripts/cli.py:1);_round (server/rounds.py:2);evaluate (common/evaluation.
 main (scripts/cli.py:1);_find_and_load (<frozen importlib._bootstrap>:1176);x (peft/x.py:1) 15
 _find_and_load (<frozen importlib._bootstrap>:1176);build (common/model.py:5) 5
 train (client/training.py:1);ready (common/prefix.py:5);_compute (common/prefix.py:9) 20
+evaluate (common/evaluation.py:1);ready (common/prefix.py:5);_compute (common/prefix.py:9) 10
 poll (grpc/x.py:1) 40
 main (scripts/cli.py:1);ask (server/exchange.py:96);Condition.wait (threading.py:331) 70
 """
@@ -23,10 +24,11 @@ def test_every_sample_has_one_phase() -> None:
     found = seconds_by_phase(read(RAW), 20)
     assert found["training: steps"] == 1.5
     assert found["training: frozen layers, once for a row"] == 1.0
+    assert found["evaluation: frozen layers, once for a row"] == 0.5
     assert found["evaluation"] == 0.5
     assert found["imports"] == 1.0
     assert found[REST] == 2.0
-    assert sum(found.values()) == 6.0
+    assert sum(found.values()) == 6.5
 
 
 def test_a_stack_keeps_the_projects_functions() -> None:
@@ -46,9 +48,9 @@ def test_boxes_are_as_wide_as_their_time_and_lie_in_their_callers() -> None:
             r'<title>(.*?),.*?</title><rect x="(.*?)" y=".*?" width="(.*?)"', draw(read(RAW), 20)
         )
     }
-    assert boxes["scripts.cli: main"][1] == pytest.approx(1200 * 55 / 120, abs=0.1)
+    assert boxes["scripts.cli: main"][1] == pytest.approx(1200 * 55 / 130, abs=0.1)
     x, width = boxes["client.work: train"]
-    assert width == pytest.approx(1200 * 30 / 120, abs=0.1)
+    assert width == pytest.approx(1200 * 30 / 130, abs=0.1)
     outer, total = boxes["scripts.cli: main"]
     assert outer <= x
     assert x + width <= outer + total + 0.1
