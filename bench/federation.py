@@ -5,10 +5,11 @@ Tomatoes, eight equal partners), the same MiniLM, the same rounds, the same expe
 a partner's rows, one step a round) and epsilon = 8 for every partner's rows, and runs each in
 processes of its own.  It writes ``{"rows": [...]}`` after each; a system that the file already
 holds is not run again.  A row has ``system``, ``wall_s`` (from the start of the process to its
-end), ``train_s`` (training steps, summed over partners and rounds), ``seconds_to_accuracy`` (from
-the start of the process to the first round whose model labels ``--accuracy`` of the test rows
-rightly; null where none does), ``accuracy`` (of the last round's model),
-``bytes_up_per_partner_round`` and ``peak_mb`` (proportional set size of all processes, 10^6 bytes).
+end), ``train_s`` (training steps and frozen layers, summed over partners and rounds; null where it
+is not known), ``seconds_to_accuracy`` (from the start of the process to the first round whose model
+labels ``--accuracy`` of the test rows rightly; null where none does), ``accuracy`` (of the last
+round's model), ``bytes_up_per_partner_round`` and ``peak_mb`` (proportional set size of all
+processes, 10^6 bytes).
 ``details`` has accuracy and time of every round.  A system that is not done after ``--limit``
 seconds is ended there: its row then says what it came to, and ``details`` in how many rounds.
 
