@@ -39,6 +39,7 @@ from common.features import Examples, TokenExamples
 from common.files import write_atomic
 from common.model import build
 from common.prefix import with_prefix
+from common.randomness import SystemStream
 
 MODES = ("none", "hooks", "ghost", "bookkeeping")
 LAYERS = {"lora": 0, "last_k": 2, "full": 0}
@@ -88,11 +89,19 @@ def step_of(work: Work) -> Callable[[int], float]:
     privacy = None if work.mode == "none" else Privacy(1.0, 0.1, work.mode)
 
     def step(count: int) -> float:
-        sampling = torch.Generator().manual_seed(0)
-        noise = torch.Generator(device.device).manual_seed(0)
         some = rows if count >= work.batch else _first(rows, count)
         settings = TrainConfig(physical_batch=work.physical_batch)
-        done = train(network, some, start, settings, 1.0, privacy, sampling, noise, device)
+        done = train(
+            network,
+            some,
+            start,
+            settings,
+            1.0,
+            privacy,
+            SystemStream(),
+            SystemStream(),
+            device,
+        )
         return done.examples / done.seconds
 
     return step

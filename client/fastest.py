@@ -24,6 +24,7 @@ from common.features import Examples, TokenExamples
 from common.files import built_once, canonical_json, private_directory, sha256_text
 from common.model import Network
 from common.prefix import PrefixExamples
+from common.randomness import SystemStream
 
 log = logging.getLogger("fedaccord")
 
@@ -107,9 +108,10 @@ def _examples_per_second(
     best = dict.fromkeys(CANDIDATES, 0.0)
     for repeat in range(REPEATS + 1):
         for way in CANDIDATES:
-            sampling, noise = torch.Generator(), torch.Generator(device.device)
             how = replace(privacy, clipping=way)
-            done = train(network, rows, start, step, 1.0, how, sampling, noise, device)
+            done = train(
+                network, rows, start, step, 1.0, how, SystemStream(), SystemStream(), device
+            )
             if repeat > 0:
                 best[way] = max(best[way], done.examples / done.seconds)
     network.write(start)

@@ -28,16 +28,15 @@ that nothing else that leaves depends on the true number.
 
 Which values a group column can take is declared (``data.group_values``), because that a value
 occurs is itself a fact about records.  Rates, means and the values in [0, 1] are post-processing.
-Assumes noise that nobody else knows and real-valued arithmetic (docs/guarantees.md).
+Assumes noise that nobody else knows (docs/guarantees.md).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,16 +48,15 @@ from client.partner import Partner, check_rows
 from common.config import Config, config_hash
 from common.evaluation import Evaluation
 from common.files import private_directory, sha256_text, write_atomic
+from common.grid import ROUNDING, release_counts
 from common.metrics import Counts
-from common.seeds import numpy_generator
+from common.randomness import Stream
 from common.tasks import LOSS_BOUND
 
 # Standard deviation, in records, of the noise on the number of training records.  With
 # delta = 1e-5 it alone costs epsilon = 0.11, and next to training almost nothing.
 COUNT_NOISE = 30.0
 TRAIN, VALIDATION = "train", "validation"
-
-Normal = Callable[[tuple[int, ...]], Counts]
 
 
 @dataclass(frozen=True)
@@ -92,28 +90,27 @@ def release(
     measured: Evaluation,
     group_values: Mapping[str, Sequence[str]],
     noise_multiplier: float,
-    normal: Normal,
+    stream: Stream,
     loss_bound: float = LOSS_BOUND,
 ) -> Metrics:
     """Noisy metrics; what leaves is a function of these numbers and of public ones.
 
-    `normal(shape)` draws independent standard normal numbers.  Counts may come out negative.  The
+    All of it is one release on a public grid (`common.grid`).  Counts may come out negative.  The
     loss is the noisy sum over the noisy number of rows, within [0, loss_bound]; nan where the noisy
     number is not positive.
     """
     shape = measured.confusion.shape
-    noise = noise_multiplier * sensitivity(len(group_values))
-    confusion = measured.confusion + noise * normal(shape)
-    groups = {
-        key: measured.groups.get(key, np.zeros(shape)) + noise * normal(shape)
-        for column, values in group_values.items()
-        for key in (f"{column}={value}" for value in values)
-    }
+    keys = [f"{column}={value}" for column, values in group_values.items() for value in values]
+    tables = [measured.confusion, *(measured.groups.get(key, np.zeros(shape)) for key in keys)]
     scaled = measured.loss * measured.rows / loss_bound if measured.rows else 0.0
-    loss = loss_bound * (scaled + noise * float(normal((1,))[0]))
-    rows = float(confusion.sum())
+    exact = np.concatenate([*(table.ravel() for table in tables), [scaled]])
+    bound = sensitivity(len(group_values))
+    noisy = release_counts(exact, bound, noise_multiplier, stream)
+    confusion, *groups = noisy[:-1].reshape(len(tables), *shape)
+    rows, loss = float(confusion.sum()), loss_bound * float(noisy[-1])
     mean = min(max(loss / rows, 0.0), loss_bound) if rows > 0 else math.nan
-    return Metrics(confusion, groups, mean, noise)
+    deviation = noise_multiplier * bound * (1.0 + ROUNDING)
+    return Metrics(confusion, dict(zip(keys, groups, strict=True)), mean, deviation)
 
 
 def part(config: Config, side: str) -> str:
@@ -167,10 +164,10 @@ def release_metrics(
             )
         except BudgetExceeded:
             return withheld(len(measured.confusion))
-        normal = normals(partner, "metrics", key)
+        stream = partner.streams("metrics", key)
         values = config.data.group_values
         declared = {column: values[column] for column in config.data.columns.groups}
-        noisy = release(measured, declared, sigma, normal, config.about.loss_bound)
+        noisy = release(measured, declared, sigma, stream, config.about.loss_bound)
         if not config.about.classes:
             # Nothing is ever counted in the first row: what stands there is noise alone.
             for table in (noisy.confusion, *noisy.groups.values()):
@@ -202,17 +199,6 @@ def count_segment(config: Config) -> tuple[Segment, ...]:
     return (Segment(COUNT_NOISE, 1.0, 1),) if config.private_metrics else ()
 
 
-def normals(partner: Partner, purpose: str, key: str) -> Normal:
-    """Standard normal numbers: from the operating system, and from the seed in a simulation."""
-    if partner.seed is not None:
-        generator = numpy_generator(partner.seed, purpose, partner.name, key)
-        return lambda shape: generator.standard_normal(shape)
-    system = random.SystemRandom()
-    return lambda shape: np.array(
-        [system.gauss(0.0, 1.0) for _ in range(math.prod(shape))]
-    ).reshape(shape)
-
-
 def _release_count(config: Config, partner: Partner, run: str, path: Path) -> None:
     with Ledger.open(partner.ledger, partner.name) as ledger:
         reservation = ledger.reserve(
@@ -224,8 +210,8 @@ def _release_count(config: Config, partner: Partner, run: str, path: Path) -> No
             cap=partner.policy.budget,
             part=part(config, TRAIN),
         )
-        noise = float(normals(partner, "examples", config_hash(config))((1,))[0])
-        noisy = len(partner.train) + COUNT_NOISE * noise
+        stream = partner.streams("examples", config_hash(config))
+        noisy = float(release_counts(np.array([len(partner.train)]), 1.0, COUNT_NOISE, stream)[0])
         write_atomic(path, json.dumps({"training_rows": noisy}), mode=0o600)
         ledger.commit(reservation)
 

@@ -24,6 +24,7 @@ from common.data.split import split_partner
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
+from common.randomness import Streams, system_streams
 
 # Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
 # a coordinator's configuration and never seeds its noise.
@@ -32,7 +33,8 @@ SIMULATION_VARIABLE = "FEDACCORD_SIMULATION"
 
 @dataclass(frozen=True)
 class Partner:
-    """`seed` is set in simulation only: deployed noise comes from the operating system."""
+    """`seed` is set in simulation only, where `streams` repeat themselves; a deployed partner's
+    batches and noise come from the operating system."""
 
     name: str
     train: Table
@@ -41,6 +43,7 @@ class Partner:
     cache: Path
     policy: Policy
     seed: int | None
+    streams: Streams = system_streams
 
     @property
     def ledger(self) -> Path:
@@ -63,6 +66,9 @@ def _shares_of(config_json: str) -> tuple[Table, list[PartnerShare]]:
 
 def simulated(config: Config, config_json: str, index: int) -> Partner:
     """Partner number `index` of a simulation."""
+    # Only here: a deployed process must have no source of noise that repeats itself.
+    from common.seeded_streams import SeededStreams
+
     table, shares = _shares_of(config_json)
     share = shares[index]
     assert config.run.dir is not None
@@ -79,6 +85,7 @@ def simulated(config: Config, config_json: str, index: int) -> Partner:
             max(config.privacy.epsilon, config.metrics_epsilon), config.privacy.delta
         ),
         seed=config.run.seed,
+        streams=SeededStreams(config.run.seed, share.name),
     )
 
 

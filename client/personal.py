@@ -22,7 +22,6 @@ from common.evaluation import evaluate
 from common.export import export
 from common.files import private_directory, sha256_text, write_atomic
 from common.messages import Request
-from common.seeds import system_generator, torch_generator
 
 PARAMETERS = "parameters.safetensors"
 
@@ -39,9 +38,7 @@ def improve(
     done, standing = _read(path)
     if done >= request.round:
         return
-    sampling = system_generator()
-    if partner.seed is not None:
-        sampling = torch_generator(partner.seed, "personal", partner.name, request.round)
+    sampling = partner.streams("personal", str(request.round))
     start = {**incoming, **standing}
     trained = train(
         session.network,

@@ -27,12 +27,13 @@ from common.config import TrainConfig
 from common.device import Device
 from common.features import Examples
 from common.model import Network
-from common.seeds import CPU
+from common.randomness import Stream
+from common.seeded_streams import SeededStream
 
 # A Gaussian's fourth moment, in units of the squared variance, lies within this of 3 for the
 # thousands of coordinates that are looked at.
 _SIGMAS = 5.0
-Generators = Callable[[str], tuple[torch.Generator, torch.Generator]]
+Sources = Callable[[str], tuple[Stream, Stream]]
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Subject:
             replace(TrainConfig(), batch=1, local_steps=1, optimizer="sgd", lr=1.0),
             rate,
             Privacy(noise_multiplier, self.clip, self.clipping),
-            torch.Generator().manual_seed(batches),
-            torch.Generator(self.device.device).manual_seed(noise),
+            SeededStream(batches),
+            SeededStream(noise),
             self.device,
             expected=expected,
         )
@@ -139,21 +140,18 @@ def noise(subject: Subject) -> list[str]:
     return found
 
 
-def secret_noise(generators: Generators) -> list[str]:
+def secret_noise(sources: Sources) -> list[str]:
     """What the coordinator knows may not give the noise away.
 
-    `generators(step)` makes the batch and noise streams as for a message.  Asked twice for the very
+    `sources(step)` makes the batch and noise streams as for a message.  Asked twice for the very
     same message, a deployed partner must answer with other streams: if a function of the message
     and the configuration gave them, the coordinator could compute them too.
     """
-    first, second = generators("1/same"), generators("1/same")
+    first, second = sources("1/same"), sources("1/same")
     return [
         f"the {name} stream follows from what the coordinator knows"
         for name, a, b in zip(("batch", "noise"), first, second, strict=True)
-        if torch.equal(
-            torch.rand(64, generator=a, device=a.device),
-            torch.rand(64, generator=b, device=b.device),
-        )
+        if np.array_equal(a.words(64), b.words(64))
     ]
 
 
@@ -164,7 +162,7 @@ def sampling(subject: Subject, rate: float = 0.3, draws: int = 300) -> list[str]
     not cover: their sizes vary too little, and a record returns only after all others.
     """
     lengths = np.asarray(subject.records.lengths)
-    batches = training.PoissonBatches(lengths, rate, draws, torch.Generator(CPU).manual_seed(6))
+    batches = training.PoissonBatches(lengths, rate, draws, SeededStream(6))
     taken = np.zeros((draws, len(lengths)))
     for i, rows in enumerate(batches):
         if len(set(rows)) != len(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,13 +32,17 @@ from client.policy import PolicyRequest
 from client.session import Session
 from client.training import Privacy, Trained
 from client.training import train as train_locally
+from client.wiring import cut_off
 from common import messages
 from common.encoding import encode
-from common.errors import UserError
+from common.errors import UserError, described
 from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
 from common.messages import Prepared, Report, Request
-from common.seeds import system_generator, torch_generator
+from common.randomness import Stream
+from common.seeds import torch_generator
+
+log = logging.getLogger(__name__)
 
 
 def check_request(session: Session) -> None:
@@ -99,6 +104,15 @@ def sample_rate(session: Session, run: str) -> float:
 
 
 @contextmanager
+def unseen(what: str) -> Iterator[None]:
+    """Log an error of what follows at the partner alone: that it failed can depend on rows."""
+    try:
+        yield
+    except Exception as error:
+        log.error("%s: %s", what, described(error))
+
+
+@contextmanager
 def spending(session: Session) -> Iterator[Ledger | None]:
     """The partner's ledger, opened once for a message's training; None without privacy."""
     if not session.config.private:
@@ -134,8 +148,11 @@ def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float
 def prepare(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Check everything that could refuse later, and say who this is."""
     check_request(session)
-    # Every round measures them.
-    session.validation.ready(np.arange(len(session.validation)))
+    if untrained := cut_off(session.network):
+        raise UserError(f"model.trainable: no gradient reaches {untrained[0]}")
+    with unseen("frozen layers of validation rows could not be computed"):
+        # Every round measures them.
+        session.validation.ready(np.arange(len(session.validation)))
     with spending(session) as ledger:
         return messages.pack(
             Prepared(
@@ -159,7 +176,8 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
     with spending(session) as ledger:
         report = _report(session, measured, request.run, ledger)
     if session.config.train.personal > 0:
-        personal.deliver(session, request, parameters)
+        with unseen("the personal model could not be delivered"):
+            personal.deliver(session, request, parameters)
     return messages.pack(report)
 
 
@@ -174,7 +192,8 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     with spending(session) as ledger:
         reply = _trained(session, request, start, rate, ledger)
     if session.config.train.personal > 0:
-        personal.improve(session, request, start, rate)
+        with unseen("the personal model could not be trained"):
+            personal.improve(session, request, start, rate)
     return reply
 
 
@@ -190,7 +209,7 @@ def _trained(
     sigma = noise_multiplier(session, request.run, ledger)
     step = f"{request.round}/{digest(start)}"
     measured = _measure(session, request.run, f"round {step}")
-    sampling, noise = _generators(session, step)
+    sampling, noise = streams(session, step)
     privacy = _privacy(session, sigma)
     rounding = torch_generator(config.run.seed, "rounding", partner.name, step)
 
@@ -248,26 +267,16 @@ def _privacy(session: Session, sigma: float) -> Privacy | None:
     )
 
 
-def _generators(session: Session, step: str) -> tuple[torch.Generator, torch.Generator]:
+def streams(session: Session, step: str) -> tuple[Stream, Stream]:
     """Streams for batch sampling and for noise; both must be secret for the guarantee to hold.
 
     A simulation keys them by configuration, round and incoming model: the same noise is never
-    added to two different gradients, whose difference it would lay bare.
+    added to two different gradients, whose difference it would lay bare.  Without privacy by the
+    round alone, so that a difference in the last bit does not become other batches.
     """
-    seed, name = session.partner.seed, session.partner.name
-    if session.config.private:
-        step = f"{session.identity}/{step}"
-    else:
-        # Nothing is to be kept secret, so a deployment draws the batches of a simulation; keyed by
-        # the round alone, so that a difference in the last bit does not become other batches.
-        seed, step = session.config.run.seed, step.split("/")[0]
-    device = session.device.device
-    if seed is None:
-        return system_generator(), system_generator(device)
-    return (
-        torch_generator(seed, "batches", name, step),
-        torch_generator(seed, "noise", name, step, device=device),
-    )
+    private = session.config.private
+    key = f"{session.identity}/{step}" if private else step.split("/")[0]
+    return session.partner.streams("batches", key), session.partner.streams("noise", key)
 
 
 def digest(parameters: Mapping[str, Tensor]) -> str:
@@ -278,10 +287,16 @@ def digest(parameters: Mapping[str, Tensor]) -> str:
 def _measure(session: Session, run: str, step: str) -> Metrics:
     """What may be told of the model as it stands, on the validation rows."""
     groups = group_values(session.partner.validation)
-    measured = evaluate_on(session.network, session.validation, groups, session.device)
+    measured = evaluate_on(
+        session.network, session.validation, groups, session.device, on_error=_unmeasured
+    )
     if not session.config.private_metrics:
         return exact(measured)
     return release_metrics(session.config, session.partner, measured, run, step)
+
+
+def _unmeasured(error: Exception) -> None:
+    log.error("validation rows could not be measured: %s", described(error))
 
 
 def _report(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from common.device import Device
-from common.features import Examples, by_length
+from common.features import Examples, Ints, by_length
 from common.metrics import Counts, accuracy
 from common.model import Network
 from common.tasks import LOSS_BOUND, Measured
@@ -51,24 +51,49 @@ def evaluate(
     examples: Examples,
     groups: Mapping[str, np.ndarray],
     device: Device,
+    on_error: Callable[[Exception], None] | None = None,
 ) -> Evaluation:
     """Evaluate the network as it stands on all rows.
 
     `groups` maps a column to its value per row, [n] of str.  The mean loss is the mean of each
     row's loss clipped to [0, the task's bound].
+
+    An error is raised, unless `on_error` takes it: then the rows of the batch are evaluated one by
+    one, and one that fails alone has the largest loss and the count of a row that was never
+    measured.  So what a row adds stays a function of that row, whatever its batch does.
     """
     task, rows = network.task, len(examples)
     tally = task.tally(network.labels, rows)
-    loss = 0.0
-    network.suffix.eval()
-    examples.ready(np.arange(rows))
-    for chosen in by_length(examples.lengths, EVALUATION_TOKENS):
+
+    def measured(chosen: Ints) -> float:
+        """The sum of the losses of some rows, which are counted."""
         batch = examples.__getitems__(chosen.tolist())
         with torch.inference_mode(), device.autocast(), device.products():
             logits = examples.logits(network, batch.to(device)).float().cpu()
         losses = task.losses(logits, batch).clamp(0.0, task.loss_bound)
-        loss += float(losses.nan_to_num(task.loss_bound).sum())
         tally.add(examples, batch, logits)
+        return float(losses.nan_to_num(task.loss_bound).sum())
+
+    def tolerated(chosen: Ints) -> float:
+        try:
+            return measured(chosen)
+        except Exception as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        if len(chosen) == 1:
+            return task.loss_bound
+        return math.fsum(tolerated(chosen[i : i + 1]) for i in range(len(chosen)))
+
+    network.suffix.eval()
+    try:
+        examples.ready(np.arange(rows))
+    except Exception as error:
+        if on_error is None:
+            raise
+        on_error(error)
+    parts = by_length(examples.lengths, EVALUATION_TOKENS)
+    loss = sum(tolerated(chosen) for chosen in parts)
     return Evaluation(
         confusion=tally.table(np.ones(rows, dtype=np.bool_)),
         groups={

@@ -24,6 +24,7 @@ from common.config import ModelConfig
 from common.device import Device
 from common.files import built_once, private_directory, sha256_text
 from common.model import Network, locate
+from common.randomness import Stream
 
 Ints = npt.NDArray[np.int64]
 PAD_TO = 8
@@ -86,7 +87,7 @@ class Examples(Protocol):
     def ready(self, indices: Ints) -> None:
         """Do now, for all of `indices` at once, what reading a row for the first time takes."""
 
-    def drawn(self, generator: torch.Generator) -> Examples:
+    def drawn(self, stream: Stream) -> Examples:
         """These rows for one message's training: where something of them is drawn, drawn anew."""
 
     def release(self) -> None:
@@ -145,7 +146,7 @@ class TokenExamples:
     def ready(self, indices: Ints) -> None:
         """Nothing is to be done."""
 
-    def drawn(self, generator: torch.Generator) -> TokenExamples:
+    def drawn(self, stream: Stream) -> TokenExamples:
         """Nothing is drawn."""
         return self
 

@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.features import Batch, Ints, TokenExamples, tokenize
 from common.losses import IGNORED
 from common.model import PREDICTED, Network
+from common.randomness import Stream
 
 SHARE = 0.15
 MASKED, RANDOM = 0.8, 0.1
@@ -95,10 +96,9 @@ class MaskedExamples:
     def ready(self, indices: Ints) -> None:
         """Nothing is to be done: no vectors of these rows are kept."""
 
-    def drawn(self, generator: torch.Generator) -> MaskedExamples:
+    def drawn(self, stream: Stream) -> MaskedExamples:
         """The same texts with other words hidden."""
-        draw = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-        return replace(self, draw=int(draw))
+        return replace(self, draw=stream.integer())
 
     def release(self) -> None:
         """Unload what `inner` has mapped."""

@@ -616,9 +616,3 @@ def may_not_rest(before: Mapping[str, Tensor], names: Iterable[str]) -> list[str
         return idle or name.endswith(("key.bias", "k_lin.bias"))
 
     return sorted(name for name in names if not excused(name))
-
-
-def unmoved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> list[str]:
-    """Names of trainable tensors that training left where they were, though it should not have."""
-    same = [name for name, tensor in before.items() if torch.equal(tensor, after[name])]
-    return may_not_rest(before, same)

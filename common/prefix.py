@@ -35,6 +35,7 @@ from common.features import (
 )
 from common.files import built_once, private_directory, sha256_text
 from common.model import Network
+from common.randomness import Stream
 
 # Rows whose prefix is computed at a time are chosen by tokens, not rows: bounded memory.
 PREFIX_TOKENS = 2048
@@ -155,7 +156,7 @@ class PrefixExamples:
         if self.store is not None:
             self.store.ready(indices)
 
-    def drawn(self, generator: torch.Generator) -> PrefixExamples:
+    def drawn(self, stream: Stream) -> PrefixExamples:
         """Nothing is drawn."""
         return self
 

@@ -35,6 +35,7 @@ from common.losses import IGNORED
 from common.masked import prepare_masked
 from common.model import Network
 from common.prefix import PrefixExamples, prepare, with_prefix
+from common.randomness import Stream
 
 # Sub-tokens that a window holds beside the text: [CLS] and [SEP].
 SPECIAL = 2
@@ -111,7 +112,7 @@ class WordExamples:
         held = [np.arange(self.windows[i], self.windows[i + 1]) for i in rows]
         return np.concatenate([np.zeros(0, np.int64), *held])
 
-    def drawn(self, generator: torch.Generator) -> WordExamples:
+    def drawn(self, stream: Stream) -> WordExamples:
         """Nothing is drawn."""
         return self
 

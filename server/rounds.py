@@ -35,7 +35,8 @@ from common.files import append_lines, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
 from common.metrics import gaps
 from common.model import Network, build
-from common.seeds import system_generator, torch_generator
+from common.randomness import Stream, SystemStream
+from common.seeds import torch_generator
 from server import checkpoint as checkpoints
 from server.audit import Audit
 from server.calibration import calibrate_head
@@ -453,11 +454,14 @@ class Server:
             self.evaluated = parameters, self.test.evaluate(self.network, parameters)
         return self.evaluated[1]
 
-    def _client_level_noise(self, number: int) -> torch.Generator:
+    def _client_level_noise(self, number: int) -> Stream:
         """Secret, but in a simulation, which repeats itself."""
         if not self.simulated:
-            return system_generator()
-        return torch_generator(self.config.run.seed, "client-level", number)
+            return SystemStream()
+        # Only here: a deployed server must have no source of noise that repeats itself.
+        from common.seeded_streams import SeededStream
+
+        return SeededStream(self.config.run.seed, "client-level", number)
 
     def _average(self, state: dict[str, Tensor], params: Tensor, number: int) -> dict[str, Tensor]:
         """The running sum of the last global models (Polyak averaging)."""

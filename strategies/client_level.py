@@ -31,11 +31,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
-from torch import Generator, Tensor
+from torch import Tensor
 
+from common.grid import GaussianMechanism
+from common.randomness import Stream
 from strategies import checks
 from strategies.fair.uniform import Uniform
 from strategies.pre.static_clipping import StaticClipping
@@ -61,10 +62,15 @@ class ClientLevel:
         checks.number("noise_multiplier", self.noise_multiplier, 0.0, above=True)
         checks.number("delta", self.delta, 0.0, 1.0, above=True, below=True)
 
-    def noised(self, update: Tensor, asked: int, generator: Generator) -> Tensor:
-        """The sum over m, with noise of standard deviation z C / m in each of its d entries."""
-        noise = torch.randn(update.shape, generator=generator, dtype=torch.float32)
-        return torch.add(update, noise, alpha=self.noise_multiplier * self.clip / asked)
+    def noised(self, update: Tensor, asked: int, stream: Stream) -> Tensor:
+        """The sum over m, with noise of standard deviation z C / m in each of its d entries.
+
+        On a public grid, whose rounding is part of the sensitivity C / m (`common.grid`).
+        """
+        mechanism = GaussianMechanism(
+            self.clip / asked, self.noise_multiplier, update.numel(), stream
+        )
+        return mechanism.release(update).to(update.device, update.dtype)
 
     def spent(self, rounds: int) -> dict[str, float]:
         """What `rounds` rounds cost, for results.json."""

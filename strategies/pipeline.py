@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from common.errors import UserError
+from common.randomness import Stream
 from strategies.appeal import Appeal, Evaluate, Verdict
 from strategies.client_level import ClientLevel
 from strategies.pre.clipping import clip_to
@@ -110,7 +111,7 @@ class Pipeline:
         generator: Generator,
         evaluate: Evaluate | None = None,
         reference: Tensor | None = None,
-        noise: Generator | None = None,
+        noise: Stream | None = None,
     ) -> Outcome:
         """Merge a round's accepted updates into the global parameters.
 
@@ -154,7 +155,7 @@ class Pipeline:
         update = merge.result.update if verdict is None else verdict.update
         if self.client_level is not None:
             if noise is None:
-                raise ValueError("client-level noise needs a generator")
+                raise ValueError("client-level noise needs a stream")
             update = self.client_level.noised(update, len(cohort.sampled), noise)
         _assert_finite(update, round)
         moved, server_state = self.server.step(

@@ -35,6 +35,8 @@ from common.config import TrainConfig
 from common.device import Device
 from common.features import Batch, Examples, Ints
 from common.model import Network
+from common.randomness import Stream
+from common.seeded_streams import SeededStream
 
 # How many of the canaries are guessed, and the share of the error probability that each of these
 # attempts may use up; the best attempt counts.
@@ -73,9 +75,9 @@ class Chosen:
         """As of all rows."""
         self.examples.ready(self.rows[indices])
 
-    def drawn(self, generator: torch.Generator) -> Chosen:
+    def drawn(self, stream: Stream) -> Chosen:
         """As of all rows."""
-        return Chosen(self.examples.drawn(generator), self.rows)
+        return Chosen(self.examples.drawn(stream), self.rows)
 
     def release(self) -> None:
         """As of all rows."""
@@ -167,9 +169,6 @@ def _released(
     settings = replace(trial.config, local_steps=1, optimizer="sgd", lr=1.0)
     total = {name: torch.zeros_like(value) for name, value in start.items()}
     for step in range(trial.steps):
-        keys = np.random.default_rng([seed, 1, step]).integers(0, 2**62, 2)
-        sampling = torch.Generator().manual_seed(int(keys[0]))
-        noise = torch.Generator(trial.device.device).manual_seed(int(keys[1]))
         done = train(
             trial.network,
             rows,
@@ -177,8 +176,8 @@ def _released(
             settings,
             trial.rate,
             trial.privacy,
-            sampling,
-            noise,
+            SeededStream(seed, "audit batches", step),
+            SeededStream(seed, "audit noise", step),
             trial.device,
         )
         for name, delta in done.delta.items():

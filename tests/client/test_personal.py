@@ -22,14 +22,15 @@ from common import messages
 from common.config import Config, TrainConfig, validate
 from common.errors import UserError
 from common.messages import Report
+from common.seeded_streams import SeededStream
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
 
 Reviews = tuple[list[str], list[int]]
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def stream(seed: int = 0) -> SeededStream:
+    return SeededStream(seed)
 
 
 def test_proximal_steps_equal_their_definition(
@@ -40,7 +41,7 @@ def test_proximal_steps_equal_their_definition(
     start = net.read()
     steps = TrainConfig(local_steps=4, lr=0.3)
     found = train(
-        net, rows, start, steps, 1.0, None, generator(), generator(), FP32, anchor=start, pull=0.7
+        net, rows, start, steps, 1.0, None, stream(), stream(), FP32, anchor=start, pull=0.7
     )
     net.write(start)
     net.suffix.eval()
@@ -67,7 +68,7 @@ def test_the_pull_comes_after_clipping_and_noise(
     deltas = [
         train(
             *(net, rows, start, TrainConfig(lr=1.0), 0.5, Privacy(1.0, 0.05, "hooks")),
-            *(generator(1), generator(2), FP32),
+            *(stream(1), stream(2), FP32),
             anchor=away,
             pull=pull,
         ).delta

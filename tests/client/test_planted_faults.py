@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from opacus.optimizers import DPOptimizer
 from opacus.optimizers import optimizer as opacus_optimizer
 
 from client import selfcheck, training, work
 from client.deployed import PartnerFile
 from client.ledger import Ledger
+from client.noise import GridNoise
 from client.policy import Policy
 from client.selfcheck import Subject
 from client.session import Session
-from common import messages
+from common import grid, messages
 from common.config import DataConfig
 from common.errors import UserError
 from common.messages import Report
-from common.seeds import torch_generator
+from common.seeded_streams import SeededStream, SeededStreams
 from scripts import partner
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
@@ -66,26 +66,29 @@ def test_clipping_to_another_norm(subject: Subject, monkeypatch: pytest.MonkeyPa
 
 
 def test_no_noise(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    def silent(self: DPOptimizer) -> None:
+    def silent(self: GridNoise) -> None:
         for p in self.params:
-            p.grad = p.summed_grad.view_as(p)
+            p.grad = p.summed_grad.to(p.dtype).view_as(p)
 
-    monkeypatch.setattr(DPOptimizer, "add_noise", silent)
+    monkeypatch.setattr(GridNoise, "add_noise", silent)
     assert "standard deviation" in " ".join(selfcheck.noise(subject))
 
 
 def test_noise_of_half_the_size(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = opacus_optimizer._generate_noise
-    monkeypatch.setattr(opacus_optimizer, "_generate_noise", lambda *a, **k: sound(*a, **k) / 2)
+    sound = grid.rounded_gaussian
+    monkeypatch.setattr(
+        grid, "rounded_gaussian", lambda stream, scale, count: sound(stream, scale / 2, count)
+    )
     assert "standard deviation" in " ".join(selfcheck.noise(subject))
 
 
 def test_the_same_noise_in_every_step(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fixed(std: float, reference: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        g = torch.Generator().manual_seed(reference.numel())
-        return std * torch.randn(reference.shape, generator=g)
-
-    monkeypatch.setattr(opacus_optimizer, "_generate_noise", fixed)
+    sound = grid.rounded_gaussian
+    monkeypatch.setattr(
+        grid,
+        "rounded_gaussian",
+        lambda stream, scale, count: sound(SeededStream(count), scale, count),
+    )
     assert "the same noise" in " ".join(selfcheck.noise(subject))
 
 
@@ -116,9 +119,9 @@ def test_fixed_size_batches_accounted_as_poisson(
     subject: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def shuffled(self: training.PoissonBatches) -> Iterator[list[int]]:
-        n, size = len(self.lengths), round(self.sampler.sample_rate * len(self.lengths))
+        n, size = len(self.lengths), round(self.sample_rate * len(self.lengths))
         for _ in range(len(self)):
-            yield torch.randperm(n, generator=self.sampler.generator)[:size].tolist()
+            yield np.argsort(self.stream.words(n))[:size].tolist()
 
     monkeypatch.setattr(training.PoissonBatches, "__iter__", shuffled)
     assert "fixed size" in " ".join(selfcheck.sampling(subject))
@@ -128,7 +131,7 @@ def test_epochs_accounted_as_poisson(subject: Subject, monkeypatch: pytest.Monke
     """Sizes as they should be, but each record comes once an epoch."""
 
     def epochs(self: training.PoissonBatches) -> Iterator[list[int]]:
-        rate, n = self.sampler.sample_rate, len(self.lengths)
+        rate, n = self.sample_rate, len(self.lengths)
         generator = np.random.default_rng(1)
         left: list[int] = []
         for _ in range(len(self)):
@@ -144,14 +147,12 @@ def test_epochs_accounted_as_poisson(subject: Subject, monkeypatch: pytest.Monke
 
 def test_noise_seeded_by_the_coordinator(
     session: Callable[..., Session],  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here = session()
-    assert selfcheck.secret_noise(lambda step: work._generators(here, step)) == []
-    monkeypatch.setattr(
-        work, "system_generator", lambda *_: torch_generator(here.config.run.seed, "noise")
-    )
-    alarm = selfcheck.secret_noise(lambda step: work._generators(here, step))
+    assert selfcheck.secret_noise(lambda step: work.streams(here, step)) == []
+    known = SeededStreams(here.config.run.seed, "known to the coordinator")
+    seeded = replace(here, partner=replace(here.partner, streams=known))
+    alarm = selfcheck.secret_noise(lambda step: work.streams(seeded, step))
     assert "the noise stream follows" in " ".join(alarm)
 
 
@@ -210,10 +211,10 @@ def test_partner_check_tries_the_installation(
     assert "clipped, noised and sampled" in partner._training(own)
     assert not list((tmp_path / "state").iterdir())
 
-    def silent(self: DPOptimizer) -> None:
+    def silent(self: GridNoise) -> None:
         for p in self.params:
-            p.grad = p.summed_grad.view_as(p)
+            p.grad = p.summed_grad.to(p.dtype).view_as(p)
 
-    monkeypatch.setattr(DPOptimizer, "add_noise", silent)
+    monkeypatch.setattr(GridNoise, "add_noise", silent)
     with pytest.raises(UserError, match=r"the noise.*do not train with this installation"):
         partner._training(own)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from client.auditing.canaries import Chosen
 from client.training import PoissonBatches, Privacy, train
+from client.wiring import cut_off
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.features import Examples
+from common.features import Batch, Examples
 from common.model import Network, build
 from common.prefix import prepare
+from common.randomness import Stream
+from common.seeded_streams import SeededStream
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 WAYS = ("hooks", "ghost", "bookkeeping")
@@ -54,11 +59,7 @@ def expected_step(
     net.write(start)
     names = list(net.trainable())
     total = {name: torch.zeros_like(start[name]) for name in names}
-    batch = next(
-        iter(
-            PoissonBatches(np.asarray(examples.lengths), rate, 1, torch.Generator().manual_seed(5))
-        )
-    )
+    batch = next(iter(PoissonBatches(np.asarray(examples.lengths), rate, 1, SeededStream(5))))
     for row in batch:
         one = examples.__getitems__([row])
         loss = nn.functional.cross_entropy(examples.logits(net, one), one.labels)
@@ -92,8 +93,8 @@ def test_equals_explicit_per_example_loop(
         TrainConfig(physical_batch=7),
         0.4,
         Privacy(1e-9, 0.05, clipping, normalize),
-        torch.Generator().manual_seed(5),
-        torch.Generator().manual_seed(6),
+        SeededStream(5),
+        SeededStream(6),
         FP32,
     )
     wanted = expected_step(net, examples, start, 0.4, 0.05, normalize)
@@ -113,8 +114,8 @@ def test_noise_has_the_stated_size(
         done = train(
             *settings,
             Privacy(sigma, 0.3, "hooks"),
-            torch.Generator().manual_seed(1),
-            torch.Generator().manual_seed(noise_seed),
+            SeededStream(1),
+            SeededStream(noise_seed),
             FP32,
         )
         return torch.cat([d.flatten() for d in done.delta.values()])
@@ -138,8 +139,8 @@ def test_empty_batch_takes_a_noised_step(
             TrainConfig(local_steps=2),
             1e-9,
             Privacy(1.0, 0.1, clipping),
-            torch.Generator().manual_seed(1),
-            torch.Generator().manual_seed(2),
+            SeededStream(1),
+            SeededStream(2),
             FP32,
         )
         assert all(bool(d.abs().max() > 0) for d in done.delta.values())
@@ -170,8 +171,8 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
             TrainConfig(),
             rate,
             Privacy(1e-12, 0.1, clipping, normalize),
-            torch.Generator().manual_seed(1),
-            torch.Generator().manual_seed(2),
+            SeededStream(1),
+            SeededStream(2),
             Device(torch.device("cpu"), precision),
         )
         flat = torch.cat([d.flatten() for d in done.delta.values()]).double()
@@ -196,8 +197,8 @@ def test_a_row_whose_gradient_overflows_does_not_show(
         TrainConfig(),
         1.0,
         Privacy(1e-12, 0.1, clipping),
-        torch.Generator().manual_seed(1),
-        torch.Generator().manual_seed(2),
+        SeededStream(1),
+        SeededStream(2),
         FP32,
     )
     flat = torch.cat([d.flatten() for d in done.delta.values()]).double()
@@ -220,8 +221,8 @@ def test_from_the_cache_equals_without_it(
             TrainConfig(local_steps=3),
             0.3,
             Privacy(0.5, 0.1, "hooks"),
-            torch.Generator().manual_seed(1),
-            torch.Generator().manual_seed(2),
+            SeededStream(1),
+            SeededStream(2),
             FP32,
         )
         deltas.append(done.delta)
@@ -235,23 +236,62 @@ def test_frozen_a_does_not_travel(tiny_bert: Path) -> None:
     assert [name for name in net.trainable() if "lora_B" in name]
 
 
-def test_a_tensor_that_does_not_move_is_an_error(
-    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
-) -> None:
-    net, config = network(tiny_bert, head="cls", trainable="last_k")
-    examples = make_examples(net, config, reviews, tmp_path, 30)
+def test_a_tensor_that_is_cut_off_is_found_on_made_up_tokens(tiny_bert: Path) -> None:
+    net, _ = network(tiny_bert, head="cls", trainable="last_k")
+    assert cut_off(net) == ()
+    cut_off.cache_clear()
     # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
     net.suffix.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
-    for privacy in (None, Privacy(1.0, 0.1, "hooks"), Privacy(1.0, 0.1, "bookkeeping")):
-        with pytest.raises(RuntimeError, match="did not move"):
-            train(
-                net,
-                examples,
-                net.read(),
-                TrainConfig(),
-                0.9,
-                privacy,
-                torch.Generator().manual_seed(1),
-                torch.Generator().manual_seed(2),
-                FP32,
-            )
+    assert "head.pooler.dense.weight" in cut_off(net)
+
+
+@pytest.mark.parametrize("clipping", WAYS)
+def test_rows_that_fail_add_nothing_and_others_all(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path, clipping: str
+) -> None:
+    """The update is that of the other rows alone, to the last bit of float32 sums."""
+    net, config = network(tiny_bert)
+    examples = make_examples(net, config, reviews, tmp_path, 30)
+
+    @dataclass(frozen=True)
+    class Failing(Chosen):
+        def __getitems__(self, indices: Sequence[int]) -> Batch:
+            if 3 in self.rows[np.asarray(indices)]:
+                raise IndexError("a token that the model does not know")
+            return super().__getitems__(indices)
+
+        def drawn(self, stream: Stream) -> Failing:
+            return self
+
+    def update(rows: Examples) -> Tensor:
+        done = train(
+            net,
+            rows,
+            net.read(),
+            TrainConfig(physical_batch=8),
+            1.0,
+            Privacy(1e-12, 0.1, clipping),
+            SeededStream(1),
+            SeededStream(2),
+            FP32,
+            expected=30.0,
+        )
+        return torch.cat([d.flatten() for d in done.delta.values()])
+
+    start = net.read()
+    failed = update(Failing(examples, np.arange(30)))
+    net.write(start)
+    without = update(Chosen(examples, np.delete(np.arange(30), 3)))
+    torch.testing.assert_close(failed, without, atol=1e-7, rtol=1e-4)
+    assert float(failed.norm()) > 0
+
+
+def test_without_privacy_a_row_that_fails_is_an_error(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    net, config = network(tiny_bert)
+    examples = make_examples(net, config, reviews, tmp_path, 30)
+    streams = (SeededStream(1), SeededStream(2))
+    with pytest.raises(IndexError):
+        train(net, Chosen(examples, np.full(30, 99)), net.read(), TrainConfig(), 1.0, None,
+              *streams, FP32)  # fmt: skip

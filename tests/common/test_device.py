@@ -17,6 +17,7 @@ from common.evaluation import evaluate
 from common.features import Examples
 from common.model import Network, build
 from common.prefix import prepare
+from common.seeded_streams import SeededStream
 from scripts.compose import compose_config
 
 FP32 = Device(torch.device("cpu"), torch.float32)
@@ -80,8 +81,8 @@ def step_on(device: Device, net: Network, rows: Examples, clipping: str | None) 
         TrainConfig(physical_batch=7),
         0.4,
         None if clipping is None else Privacy(1e-9, 0.05, clipping),
-        torch.Generator().manual_seed(5),
-        torch.Generator(device.device).manual_seed(6),
+        SeededStream(5),
+        SeededStream(6),
         device,
     )
 

@@ -43,6 +43,7 @@ from common.export import export
 from common.losses import IGNORED
 from common.model import PREDICTED, build, merge_adapters
 from common.prefix import PrefixExamples, prepare
+from common.seeded_streams import SeededStream
 from common.tags import tag_names
 from common.words import prepare_table, prepare_words
 from tests.conftest import BAD, FILLER, GOOD
@@ -222,7 +223,7 @@ def test_where_the_prefix_ends_changes_no_private_step(
         # A cached property: what is written first stays.
         net.__dict__["attends"] = attends
         rows = prepare_table(rows_of(head, reviews), net, config, FP32, tmp_path)
-        seeds = [torch.Generator().manual_seed(n) for n in (1, 2)]
+        seeds = [SeededStream(n) for n in (1, 2)]
         privacy = Privacy(0.5, 1.0, clipping)
         how = TrainConfig(local_steps=2, lr=0.5)
         assert isinstance(getattr(rows, "inner", rows), PrefixExamples) == cached
@@ -314,8 +315,8 @@ def test_private_steps_clip_each_record(
         TrainConfig(lr=1.0, physical_batch=5),
         1.0,
         Privacy(1e-9, clip, "hooks"),
-        torch.Generator().manual_seed(0),
-        torch.Generator().manual_seed(0),
+        SeededStream(0),
+        SeededStream(0),
         FP32,
     )
     assert trained.delta.keys() == total.keys()

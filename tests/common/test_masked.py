@@ -22,6 +22,7 @@ from common.export import export
 from common.losses import IGNORED
 from common.masked import MaskedExamples, prepare_masked
 from common.model import PREDICTED, Network, build
+from common.seeded_streams import SeededStream
 from common.words import prepare_table
 from scripts.compose import compose_config
 from server.trained import load_trained
@@ -88,9 +89,9 @@ def test_a_mask_is_a_function_of_its_row_and_the_draw_alone(
         ours, theirs = rows[index], fewer[index - 1]
         assert torch.equal(ours.inputs, theirs.inputs)
         assert torch.equal(ours.mask, theirs.mask)
-    other = rows.drawn(torch.Generator().manual_seed(1))
+    other = rows.drawn(SeededStream(1))
     assert sum(not torch.equal(rows[i].mask, other[i].mask) for i in range(60)) > 40
-    again = rows.drawn(torch.Generator().manual_seed(1))
+    again = rows.drawn(SeededStream(1))
     assert all(torch.equal(again[i].inputs, other[i].inputs) for i in range(60))
 
 
@@ -139,7 +140,7 @@ def test_each_text_is_clipped_as_one(masked: tuple[Network, MaskedExamples], cli
     start, clip, draw = net.read(), 0.05, torch.Generator().manual_seed(0)
     start = {k: v + 0.1 * torch.randn(v.shape, generator=draw) for k, v in start.items()}
     net.write(start)
-    seen = rows.drawn(torch.Generator().manual_seed(7))
+    seen = rows.drawn(SeededStream(7))
     total = {k: torch.zeros_like(p) for k, p in net.trainable().items()}
     for index in range(len(rows)):
         batch = seen[index]
@@ -155,8 +156,8 @@ def test_each_text_is_clipped_as_one(masked: tuple[Network, MaskedExamples], cli
         TrainConfig(lr=1.0, physical_batch=16),
         1.0,
         Privacy(1e-9, clip, clipping),
-        torch.Generator().manual_seed(7),
-        torch.Generator().manual_seed(0),
+        SeededStream(7),
+        SeededStream(0),
         FP32,
     )
     for key, change in trained.delta.items():
@@ -169,7 +170,7 @@ def test_training_lowers_the_perplexity_and_the_model_is_a_start(
     net, rows = masked
     before = evaluate(net, rows, {}, FP32).loss
     how = TrainConfig(local_steps=60, optimizer="adam", lr=0.01)
-    draws = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    draws = [SeededStream(seed) for seed in (0, 1)]
     trained = train(net, rows, net.read(), how, 0.3, None, *draws, FP32)
     assert trained.examples > 0
     assert evaluate(net, rows, {}, FP32).loss < before - 0.5

@@ -13,6 +13,7 @@ from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
 from common.model import Network, build
 from common.prefix import PrefixExamples, Store, prepare
+from common.seeded_streams import SeededStream
 
 Reviews = tuple[list[str], list[int]]
 FP32 = Device(torch.device("cpu"), torch.float32)
@@ -56,8 +57,8 @@ def test_rows_that_are_not_drawn_are_not_computed(
             settings,
             0.2,
             None,
-            torch.Generator().manual_seed(seed),
-            torch.Generator().manual_seed(0),
+            SeededStream(seed),
+            SeededStream(0),
             FP32,
         )
     assert 0 < len(computed) < len(rows)

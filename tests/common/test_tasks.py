@@ -26,6 +26,7 @@ from common.errors import UserError
 from common.evaluation import evaluate
 from common.export import export
 from common.model import Network, build
+from common.seeded_streams import SeededStream
 from common.tasks import TASKS
 from common.words import prepare_table
 from scripts.compose import compose_config
@@ -164,8 +165,8 @@ def test_private_steps_clip_each_record(
         TrainConfig(physical_batch=5),
         1.0,
         Privacy(1e-9, clip, clipping),
-        torch.Generator().manual_seed(0),
-        torch.Generator().manual_seed(0),
+        SeededStream(0),
+        SeededStream(0),
         FP32,
     )
     for key, change in trained.delta.items():
@@ -264,7 +265,7 @@ def test_one_record_changes_a_release_by_no_more_than_its_sensitivity(
         examples = prepare_table(part, net, config.model, FP32, tmp_path)
         found = evaluate(net, examples, {"ward": part.groups["ward"].astype(str)}, FP32)
         values = {"ward": ["a", "b"]}
-        noiseless = release(found, values, 0.0, np.zeros, TASKS[task].loss_bound)
+        noiseless = release(found, values, 0.0, SeededStream(0), TASKS[task].loss_bound)
         assert noiseless.sums is None
         tables = [noiseless.confusion, *noiseless.groups.values()]
         scaled = noiseless.loss * len(part) / TASKS[task].loss_bound

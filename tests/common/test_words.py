@@ -24,6 +24,7 @@ from common.evaluation import entity_counts, evaluate
 from common.export import export
 from common.losses import IGNORED
 from common.model import Network, build, merge_adapters
+from common.seeded_streams import SeededStream
 from common.tags import tag_names
 from common.words import WordExamples, prepare_words, window_starts
 from tests.conftest import BAD, FILLER, GOOD
@@ -136,8 +137,8 @@ def test_a_record_of_many_windows_is_clipped_as_one(
         TrainConfig(lr=1.0, physical_batch=physical),
         1.0,
         Privacy(1e-9, clip, "hooks"),
-        torch.Generator().manual_seed(0),
-        torch.Generator().manual_seed(0),
+        SeededStream(0),
+        SeededStream(0),
         FP32,
     )
     for name, change in trained.delta.items():

@@ -13,6 +13,7 @@ from dp_accounting.pld import PLDAccountant
 from torch import Tensor
 
 from common.errors import UserError
+from common.seeded_streams import SeededStream
 from strategies.build import build
 from strategies.client_level import gaussian_epsilon
 from strategies.pipeline import Pipeline
@@ -35,7 +36,7 @@ def merged(pipeline: Pipeline, updates: dict[str, Tensor], asked: int, noise: in
         1,
         1,
         torch.Generator().manual_seed(1),
-        noise=torch.Generator().manual_seed(noise),
+        noise=SeededStream(noise),
     )
     return outcome.update.double()
 

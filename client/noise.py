@@ -1,0 +1,91 @@
+"""Opacus' private optimisers with the project's own noise.
+
+Clipping, accumulation, scaling and the step are Opacus'.  The noise is that of `common.grid`:
+cryptographic, on a public grid, of the stated distribution in exact arithmetic.  Opacus' own comes
+from `torch.normal`, whose generators (a Mersenne twister, on GPUs Philox) can be computed backwards
+from their output; its `secure_mode` needs a package that no longer installs.
+"""
+
+from __future__ import annotations
+
+import torch
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
+from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
+
+from client.clipping import AutoSDPOptimizer
+from common.grid import GaussianMechanism
+from common.randomness import Stream
+
+
+class GridNoise(DPOptimizer):
+    """`add_noise` on a grid, for any of Opacus' optimisers, whose later bases it is mixed into.
+
+    Sensitivity: `max_grad_norm`, by the clipping of the optimiser; `common.grid` adds what rounding
+    to the grid costs.  Physical batches are added up in float64, so that how a logical batch is cut
+    changes the sum by no more than float32 rounding within a physical batch does.
+    """
+
+    stream: Stream
+
+    def clip_and_accumulate(self) -> None:
+        """Add the clipped sum of a physical batch to `p.summed_grad`, float64."""
+        super().clip_and_accumulate()
+        self._widen()
+
+    def accumulate(self) -> None:
+        """The same where the clipped sum is in `p.grad` already."""
+        super().accumulate()
+        self._widen()
+
+    def _widen(self) -> None:
+        for p in self.params:
+            if p.summed_grad.dtype != torch.float64:
+                p.summed_grad = p.summed_grad.double()
+
+    def add_noise(self) -> None:
+        """Set `p.grad` to the noisy sum, in the parameter's dtype."""
+        mechanism = GaussianMechanism(
+            self.max_grad_norm,
+            self.noise_multiplier,
+            sum(p.numel() for p in self.params),
+            self.stream,
+        )
+        for p in self.params:
+            _check_processed_flag(p.summed_grad)
+            p.grad = mechanism.release(p.summed_grad).to(p.device, p.dtype).view_as(p)
+            _mark_as_processed(p.summed_grad)
+
+
+class FlatOptimizer(GridNoise, DPOptimizer):
+    """Per-example gradients, flat clipping."""
+
+
+class AutomaticOptimizer(GridNoise, AutoSDPOptimizer):
+    """Per-example gradients, automatic clipping."""
+
+
+class SumOptimizer(GridNoise, DPOptimizerFastGradientClipping):
+    """Sums that were clipped before (ghost clipping, book-keeping)."""
+
+
+def private_optimizer(
+    inner: torch.optim.Optimizer,
+    way: str,
+    normalize: str,
+    *,
+    noise_multiplier: float,
+    clip: float,
+    expected: float,
+    stream: Stream,
+) -> GridNoise:
+    """The optimiser for a way of clipping, around `inner`; sums are divided by `expected`."""
+    kinds = {("hooks", "flat"): FlatOptimizer, ("hooks", "auto_s"): AutomaticOptimizer}
+    optimizer = kinds.get((way, normalize), SumOptimizer)(
+        inner,
+        noise_multiplier=noise_multiplier,
+        max_grad_norm=clip,
+        expected_batch_size=expected,
+        loss_reduction="mean",
+    )
+    optimizer.stream = stream
+    return optimizer

@@ -1,0 +1,42 @@
+"""Does a gradient reach every tensor that is to be trained?  Asked of made-up tokens alone.
+
+A wrong wrapper can cut a part of the model off from its gradient in silence (Opacus issue 820: LoRA
+deltas of exactly zero while the loss fell).  Whether a tensor moves on a partner's own rows may
+never be asked in a message: it depends on the rows, and the answer is free of noise.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from common.model import PREDICTED, Network, may_not_rest
+
+ROWS, TOKENS = 2, 8
+
+
+@lru_cache(maxsize=1)
+def cut_off(network: Network) -> tuple[str, ...]:
+    """Names of trainable tensors that no gradient reaches, sorted; looked at once per network.
+
+    Left out are tensors whose gradient is zero by definition (`common.model.may_not_rest`).
+    """
+    generator = torch.Generator().manual_seed(0)
+    device = next(iter(network.trainable().values())).device
+    vocabulary = network.suffix.config.vocab_size
+    ids = torch.randint(vocabulary, (ROWS, TOKENS), generator=generator).to(device)
+    mask = torch.ones_like(ids)
+    if network.task.name == "mlm":
+        mask[:, 1:3] = PREDICTED
+    parameters = network.trainable()
+    with torch.enable_grad():
+        logits = network.logits(ids, mask).float()
+        # Random directions, so that no parameter's parts cancel (a softmax ignores a shift).
+        weights = torch.randn(logits.shape, generator=generator).to(device)
+        found = torch.autograd.grad(
+            (logits * weights).sum(), list(parameters.values()), allow_unused=True
+        )
+    pairs = zip(parameters, found, strict=True)
+    silent = [name for name, gradient in pairs if gradient is None or not bool(gradient.any())]
+    return tuple(may_not_rest(network.read(), silent))
