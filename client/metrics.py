@@ -44,6 +44,7 @@ from pathlib import Path
 import numpy as np
 
 from client.accounting import Segment, calibrate
+from client.division import TRAIN, VALIDATION, part
 from client.ledger import BudgetExceeded, Ledger
 from client.partner import Partner, check_rows
 from common.config import Config, config_hash
@@ -56,7 +57,6 @@ from common.tasks import LOSS_BOUND
 # Standard deviation, in records, of the noise on the number of training records.  With
 # delta = 1e-5 it alone costs epsilon = 0.11, and next to training almost nothing.
 COUNT_NOISE = 30.0
-TRAIN, VALIDATION = "train", "validation"
 
 Normal = Callable[[tuple[int, ...]], Counts]
 
@@ -114,12 +114,6 @@ def release(
     rows = float(confusion.sum())
     mean = min(max(loss / rows, 0.0), loss_bound) if rows > 0 else math.nan
     return Metrics(confusion, groups, mean, noise)
-
-
-def part(config: Config, side: str) -> str:
-    """Which records a spend touches, as the ledger writes it: the division of rows and the side."""
-    key = (config.run.seed, config.data.validation_fraction, config.data.columns.split)
-    return f"{sha256_text(*map(str, key))[:16]}/{side}"
 
 
 def metrics_noise_multiplier(config: Config, partner: Partner, run: str) -> float:

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from client import personal
 from client.accounting import Segment, calibrate
+from client.division import TRAIN, part
 from client.fastest import choose
 from client.ledger import Ledger
 from client.metrics import (
     COUNT_NOISE,
-    TRAIN,
     Metrics,
     count_segment,
     exact,
-    part,
     release_metrics,
     training_rows,
 )
