@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from client import exact, lifetime, work
-from client.accounting import Budget, BudgetExceeded, Segment, epsilon
+from client.accounting import Budget, BudgetExceeded, Segment, calibrate, epsilon
 from client.division import TRAIN, VALIDATION, part
 from client.ledger import Ledger, compositions, read, verify
 from client.policy import Allowed, Policy
@@ -231,3 +231,16 @@ def test_the_filters_order_depends_on_the_limit_alone() -> None:
         )
     assert "inf" in caught.value.detail
     assert "inf" not in str(caught.value)
+
+
+def test_a_simulations_limit_adds_no_noise_to_its_only_run(
+    session: Callable[..., Session],  # noqa: F811
+) -> None:
+    """One run may use half of a limit's delta, and a simulation's limit is twice its run's."""
+    here = asking(session(policy=Policy.permissive(8.0, 2e-4)), metrics="exact")
+    prepared = messages.unpack(work.prepare(here, *model(here, 0, "run")))
+    assert prepared.noise_multiplier == calibrate(8.0, 1e-4, 60 / 400, 2)
+    # A partner whose limit is just the run's pays a little more noise for later choices.
+    tight = replace(here.partner, policy=replace(OPEN, budget=Budget(8.0, 1e-4)))
+    more = messages.unpack(work.prepare(replace(here, partner=tight), *model(here, 0, "run")))
+    assert 1.0 < more.noise_multiplier / prepared.noise_multiplier < 1.05
