@@ -15,6 +15,14 @@ Two accountants are run and compared:
 * RDP: Rényi differential privacy of the sampled Gaussian (Mironov, Talwar, Zhang, 2019,
   arXiv:1908.10530), converted as in Balle et al., 2020 (arXiv:1905.09982, theorem 21).
 
+What may be chosen on the way.  Both bounds hold for adaptive composition: each mechanism may
+depend on the outputs of those before it (its query, the model that it starts from), as long as its
+noise multiplier, sampling rate and steps were fixed before the first output.  Neither the
+composition of privacy curves nor the minimum over Rényi orders is proven where these numbers
+themselves are chosen after looking at outputs ("fully adaptive" composition, Rogers et al. 2016):
+stopping where composed curves reach a limit is then not private in general.  A partner's lifetime
+limit over several runs is of that kind; `client/lifetime.py` holds the rule that is proven for it.
+
 Both give upper bounds; the smaller one that is trustworthy is reported.  Values never lie
 below the true epsilon: PRV's slack of delta / 1000 covers the floating-point error of its Fourier
 transforms down to delta = 1e-10, and below that RDP is used.
@@ -65,6 +73,19 @@ _MEAN_TOLERANCE = 1.5e-8
 _SIGMA_TOLERANCE = 1e-3
 _TARGET_MARGIN = 5e-4
 _LARGEST_SIGMA = 1e6
+
+
+class BudgetExceeded(UserError):
+    """A privacy budget does not allow what was asked; nothing of it was done or reserved.
+
+    The message may be sent to a coordinator: it holds no figure of the ledger, from which the
+    number of records or other runs could be inferred.  ``detail`` says in full what is spent and
+    what is left; it is for the partner's own log and ledger alone.
+    """
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("the privacy budget of this partner's data set does not allow it")
+        self.detail = detail
 
 
 @dataclass(frozen=True, order=True)
@@ -164,7 +185,10 @@ def merge(segments: Iterable[Segment]) -> tuple[Segment, ...]:
 
 
 def epsilon(segments: Sequence[Segment], delta: float) -> Epsilon:
-    """Upper bound on the epsilon, at ``delta``, of all ``segments`` composed (adaptively).
+    """Upper bound on the epsilon, at ``delta``, of all ``segments`` composed.
+
+    Each mechanism may depend on the outputs before it, but the segments themselves must not: see
+    the module, and `client/lifetime.py` for segments that were chosen on the way.
 
     PRV is used unless it fails on its discretisation, is not finite, or contradicts RDP (RDP is an
     upper bound, so PRV's proven lower end may not lie above it); then RDP, and ``note`` says so.
@@ -183,6 +207,11 @@ def rdp_epsilon(segments: Sequence[Segment], delta: float) -> float:
     return _rdp(merge(segments), float(delta))
 
 
+def renyi(segments: Sequence[Segment], order: float) -> float:
+    """Rényi divergence at one ``order`` of all ``segments`` composed; infinite without noise."""
+    return float(_rdp_curve(merge(segments), (order,))[0])
+
+
 def worst_rdp_epsilon(groups: Sequence[Sequence[Sequence[Segment]]], delta: float) -> float:
     """Upper bound on the epsilon of a record that met one composition of each group.
 
@@ -197,16 +226,6 @@ def worst_rdp_epsilon(groups: Sequence[Sequence[Sequence[Segment]]], delta: floa
     return _rdp_to_epsilon(total, _ORDERS, delta)[0] if np.any(total > 0) else 0.0
 
 
-def within(segments: Sequence[Segment], budget: Budget) -> bool:
-    """Whether ``segments`` composed stay within ``budget``.
-
-    RDP answers when it can, since it is an upper bound; PRV decides the rest.
-    """
-    if rdp_epsilon(segments, budget.delta) <= budget.epsilon:
-        return True
-    return epsilon(segments, budget.delta).value <= budget.epsilon
-
-
 def calibrate(
     target_epsilon: float,
     delta: float,
@@ -219,10 +238,10 @@ def calibrate(
     """Smallest noise multiplier that keeps ``spent`` plus the new steps within the target.
 
     The result lies at most 0.1 % above the smallest one for which the reported epsilon is below
-    0.9995 of the target, and never exceeds the target.  ``dataset`` only makes errors clearer.
+    0.9995 of the target, and never exceeds the target.  ``dataset`` is for the partner's own log.
 
     Raises:
-        UserError: if nothing is left, or no noise multiplier up to a million is enough.
+        BudgetExceeded: if nothing is left, or no noise multiplier up to a million is enough.
         ValueError: if an argument is outside its range.
     """
     _check_delta_range(delta)
@@ -234,8 +253,10 @@ def calibrate(
         return _calibrate(
             float(target_epsilon), float(delta), float(sample_rate), int(steps), merge(spent)
         )
-    except UserError as error:
-        raise UserError(f"data set {dataset!r}: {error}" if dataset else str(error)) from None
+    except BudgetExceeded as error:
+        if not dataset:
+            raise
+        raise BudgetExceeded(f"data set {dataset!r}: {error.detail}") from None
 
 
 @lru_cache(maxsize=256)
@@ -244,7 +265,7 @@ def _calibrate(
 ) -> float:
     already = _epsilon(spent, delta).value
     if already >= target:
-        raise UserError(
+        raise BudgetExceeded(
             f"nothing is left of the budget: epsilon {already:.4g} of {target:.4g} is spent"
         )
     goal = target * (1 - _TARGET_MARGIN)
@@ -269,7 +290,7 @@ def _calibrate(
     else:
         high = _upper_bracket(lambda sigma: _epsilon(composed(sigma), delta).value <= goal)
     if high is None:
-        raise UserError(
+        raise BudgetExceeded(
             f"epsilon {target:.4g} cannot be met: {already:.4g} of it is spent, and "
             f"{steps} more steps at sampling rate {rate:.4g} need more noise than is useful; "
             "ask for a larger epsilon or fewer steps"

@@ -29,8 +29,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from client.accounting import Budget, Epsilon, Segment, epsilon, within
-from common.errors import LocalError, UserError
+from client import lifetime
+from client.accounting import Budget, BudgetExceeded, Epsilon, Segment, epsilon
+from client.division import VALIDATION
+from common.errors import LocalError
 from common.files import canonical_json, sha256_text, write_atomic
 
 LEDGER_VERSION = 1
@@ -53,10 +55,6 @@ class LedgerError(LocalError):
     """The ledger cannot be used: damaged, of another data set, or not writable."""
 
 
-class BudgetExceeded(UserError):
-    """The reservation would spend more than the partner allows; nothing was reserved."""
-
-
 @dataclass(frozen=True)
 class Entry:
     """One verified row: its place, what it says, and its hash."""
@@ -69,6 +67,16 @@ class Entry:
     def kind(self) -> str:
         """genesis, reserve, commit or refuse."""
         return str(self.body["kind"])
+
+    @property
+    def withheld(self) -> bool:
+        """Of a refuse row: metrics that were left out, where all else of the message went on."""
+        return self.body.get("withheld") is True
+
+    @property
+    def exact(self) -> bool:
+        """Whether something left without noise."""
+        return any(segment.noise_multiplier == 0 for segment in self.segments)
 
     @property
     def segments(self) -> list[Segment]:
@@ -137,6 +145,8 @@ class Ledger:
         what: str,
         cap: Budget | None,
         part: str = "",
+        *,
+        withhold: bool = False,
     ) -> Reservation:
         """Write down a spend before anything of it happens.
 
@@ -149,15 +159,17 @@ class Ledger:
             segments: the mechanisms that will be run.
             delta: the delta for which the run was planned; recorded.
             what: for the reader, e.g. "training, round 3"; no private values.
-            cap: the most that may be spent on the data set in all, or None for no limit.
+            cap: the most that may be spent on the data set in all, or None for no limit: where
+                the partner's policy allows a release without noise, no limit could hold it.
             part: which records are touched, as ``division/side``; ``""`` means all of them.
+            withhold: without this release the caller goes on, so a refusal is noted as withheld.
 
         Returns:
             the reservation, durably stored.
 
         Raises:
-            BudgetExceeded: if the whole data set's spend would exceed ``cap``; only a refusal row
-                is then written, which counts nothing.
+            BudgetExceeded: if the whole data set's spend would exceed ``cap`` (by the rule of
+                `client/lifetime.py`); only a refusal row is then written, which counts nothing.
             LedgerError: if the release is known with other segments, or the ledger is damaged or
                 cannot be written; nothing may then be trained.
             ValueError: if delta is not between 0 and 1, or a name is not text.
@@ -183,11 +195,34 @@ class Ledger:
             }
             refusal = None
             if cap is not None:
-                refusal = self._refusal(beside(entries, part), segments, delta, cap)
+                refusal = self._refusal(entries, run, part, segments, delta, cap)
             if refusal is None:
                 return Reservation(add("reserve", body), run, release, segments)
-            add("refuse", {**body, "reason": refusal})
+            add("refuse", {**body, "reason": refusal, **({"withheld": True} if withhold else {})})
         raise BudgetExceeded(refusal)
+
+    def note_withheld(self, run: str, what: str, delta: float, part: str, reason: str) -> None:
+        """Note that metrics were left out of a message; once for each run, part and reason."""
+        body = {
+            "run": run,
+            "release": f"{run}/withheld",
+            "segments": [],
+            "delta": delta,
+            "what": what,
+            "cap": None,
+            "part": part,
+            "reason": reason,
+            "withheld": True,
+        }
+        with self._append() as (entries, add):
+            known = any(
+                entry.withheld
+                and (entry.body["run"], entry.body.get("part")) == (run, part)
+                and entry.body["reason"] == reason
+                for entry in entries
+            )
+            if not known:
+                add("refuse", body)
 
     def commit(self, reservation: Reservation) -> None:
         """Note that a reserved release has happened.  Committing twice is harmless.
@@ -237,9 +272,13 @@ class Ledger:
             for entry in self.entries()
         )
 
-    def epsilon(self, delta: float, run: str | None = None) -> float:
-        """Upper bound on what has been spent, at ``delta``, of one run or of all."""
-        return total(self.entries(), delta, run).value
+    def planned(self, run: str, part: str) -> bool:
+        """Whether a spend of ``run`` on ``part`` belongs to one plan; see :func:`is_planned`."""
+        return is_planned(self.entries(), run, part)
+
+    def epsilon(self, delta: float, run: str | None = None, side: str | None = None) -> float:
+        """Upper bound on what has been spent, at ``delta``; see :func:`total`."""
+        return total(self.entries(), delta, run, side).value
 
     def head(self) -> tuple[int, str]:
         """Number of rows and last hash; kept elsewhere, it pins the whole history."""
@@ -351,15 +390,22 @@ class Ledger:
         return entries
 
     def _refusal(
-        self, before: list[Segment], segments: tuple[Segment, ...], delta: float, cap: Budget
+        self,
+        entries: Sequence[Entry],
+        run: str,
+        part: str,
+        segments: tuple[Segment, ...],
+        delta: float,
+        cap: Budget,
     ) -> str | None:
         if delta > cap.delta:
             allowed = f"the {cap.delta:g} allowed on data set {self.dataset!r}"
             return f"delta {delta:g} is above {allowed}"
-        if within([*before, *segments], cap):
+        before, planned = beside(entries, part), is_planned(entries, run, part)
+        if lifetime.allowed([*before, *segments], cap, planned=planned):
             return None
-        already = epsilon(before, cap.delta).value
-        after = epsilon([*before, *segments], cap.delta).value
+        already = lifetime.counted(before, cap, planned=planned)
+        after = lifetime.counted([*before, *segments], cap, planned=planned)
         return (
             f"budget of data set {self.dataset!r} exceeded: epsilon {already:.4g} of "
             f"{cap.epsilon:.4g} is spent, and this would make it {after:.4g}"
@@ -441,10 +487,32 @@ def beside(entries: Sequence[Entry], part: str, *, other_than: str | None = None
     return [segment for entry in held for segment in entry.segments]
 
 
-def total(entries: Sequence[Entry], delta: float, run: str | None = None) -> Epsilon:
-    """Upper bound on what any one record has been exposed to, of one run or of all."""
+def is_planned(entries: Sequence[Entry], run: str, part: str) -> bool:
+    """Whether a spend of ``run`` on ``part`` belongs to one plan, as `client/lifetime.py` needs it.
+
+    Nothing of another run touches the same records; or all are noisy metrics on validation records.
+    """
+    if not beside(entries, part, other_than=run):
+        return True
+    parts = {str(entry.body.get("part", "")) for entry in entries if entry.kind == "reserve"}
+    one_division = len({name.partition("/")[0] for name in {*parts, part} - {""}}) == 1
+    gaussian = all(segment.sample_rate == 1 for segment in beside(entries, part))
+    return one_division and gaussian and part.endswith(f"/{VALIDATION}")
+
+
+def total(
+    entries: Sequence[Entry], delta: float, run: str | None = None, side: str | None = None
+) -> Epsilon:
+    """Upper bound on what any one record has been exposed to, of one run or of all.
+
+    With ``side`` of the records on that side (training or validation) alone.  Where there are
+    several divisions, a record can have been on either, and the bound is that of both together.
+    """
+    parts = compositions(entries, run)
+    if side is not None:
+        parts = {p: held for p, held in parts.items() if not p or p.endswith(f"/{side}")}
     return max(
-        (epsilon(segments, delta) for segments in compositions(entries, run).values()),
+        (epsilon(segments, delta) for segments in (parts or {"": []}).values()),
         key=lambda found: found.value,
     )
 
@@ -539,6 +607,8 @@ def _whole(body: Mapping[str, Any]) -> bool:
             texts = [body["run"], body["release"], body["what"], body.get("part", "")]
             if body["kind"] == "refuse":
                 texts.append(body["reason"])
+                if not isinstance(body.get("withheld", False), bool):
+                    return False
             for sigma, rate, steps in body["segments"]:
                 Segment(sigma, rate, steps)
                 float(sigma), float(steps)

@@ -42,8 +42,10 @@ from pathlib import Path
 
 import numpy as np
 
-from client.accounting import Segment, calibrate
-from client.ledger import BudgetExceeded, Ledger
+from client.accounting import BudgetExceeded, Segment, calibrate
+from client.division import TRAIN, VALIDATION, part
+from client.ledger import Ledger
+from client.lifetime import noise_within
 from client.partner import Partner, check_rows
 from common.config import Config, config_hash
 from common.evaluation import Evaluation
@@ -56,7 +58,9 @@ from common.tasks import LOSS_BOUND
 # Standard deviation, in records, of the noise on the number of training records.  With
 # delta = 1e-5 it alone costs epsilon = 0.11, and next to training almost nothing.
 COUNT_NOISE = 30.0
-TRAIN, VALIDATION = "train", "validation"
+# Metrics are withheld where earlier runs have left so little that they would need more than this
+# times the noise that the run planned for itself.
+MOST_NOISE = 2.0
 
 
 @dataclass(frozen=True)
@@ -113,27 +117,30 @@ def release(
     return Metrics(confusion, dict(zip(keys, groups, strict=True)), mean, deviation)
 
 
-def part(config: Config, side: str) -> str:
-    """Which records a spend touches, as the ledger writes it: the division of rows and the side."""
-    key = (config.run.seed, config.data.validation_fraction, config.data.columns.split)
-    return f"{sha256_text(*map(str, key))[:16]}/{side}"
-
-
-def metrics_noise_multiplier(config: Config, partner: Partner, run: str) -> float:
+def metrics_noise_multiplier(config: Config, partner: Partner, run: str, ledger: Ledger) -> float:
     """Noise for the worst case: metrics of every round and of the final model.
 
     Solved, like that of training, for the run's own epsilon and for what other runs have left of
     the validation records' lifetime budget; the larger noise is used.
+
+    Raises:
+        BudgetExceeded: if that would be more than MOST_NOISE times what the run asked for by
+            itself: such counts say nothing, and what is left is better kept.
     """
-    epsilon, delta = config.metrics_epsilon, config.privacy.delta
-    releases = config.run.rounds + 1
-    own = calibrate(epsilon, delta, 1.0, releases, dataset=partner.name)
-    with Ledger.open(partner.ledger, partner.name) as ledger:
-        others = ledger.beside(part(config, VALIDATION), other_than=run)
-    lifetime = partner.policy.budget
-    if not others and lifetime.epsilon >= epsilon and lifetime.delta >= delta:
+    asked, delta = config.metrics_epsilon, config.privacy.delta
+    releases, name = config.run.rounds + 1, partner.name
+    own = calibrate(asked, delta, 1.0, releases, dataset=name)
+    here, limit = part(config, VALIDATION), partner.policy.budget
+    others = ledger.beside(here, other_than=run)
+    if not others and limit.epsilon >= asked and limit.delta / 2 >= delta:
         return own
-    left = calibrate(lifetime.epsilon, lifetime.delta, 1.0, releases, others, dataset=partner.name)
+    planned = ledger.planned(run, here)
+    left = noise_within(limit, 1.0, releases, others, planned=planned, dataset=name)
+    if left > MOST_NOISE * own:
+        raise BudgetExceeded(
+            f"data set {name!r}: what is left for validation metrics needs a noise multiplier of "
+            f"{left:.4g}, more than {MOST_NOISE:g} times the {own:.4g} that the run planned"
+        )
     return max(own, left)
 
 
@@ -143,36 +150,51 @@ def release_metrics(
     """Reserve, release, commit.  `step` names the model that was measured.
 
     Withheld where the run has had all the releases that its noise was solved for (a round that was
-    asked for again in a deployment takes one more), or the lifetime budget has no room.
+    asked for again in a deployment takes one more), or where what is left of the lifetime budget
+    would drown them in noise.  Training goes on in either case: its records are others.
     """
-    sigma = metrics_noise_multiplier(config, partner, run)
-    key = f"{config_hash(config)}/{step}"
+    here, delta = part(config, VALIDATION), config.privacy.delta
+    what = f"validation metrics, {step.partition('/')[0]}"
     name = _release_name(partner, run, f"metrics/{step}")
-    here = part(config, VALIDATION)
     with Ledger.open(partner.ledger, partner.name) as ledger:
         if ledger.releases(run, here, other_than=name) > config.run.rounds:
+            ledger.note_withheld(run, what, delta, here, "all planned releases were made")
+            return withheld(len(measured.confusion))
+        try:
+            sigma = metrics_noise_multiplier(config, partner, run, ledger)
+        except BudgetExceeded as error:
+            ledger.note_withheld(run, what, delta, here, error.detail)
             return withheld(len(measured.confusion))
         try:
             reservation = ledger.reserve(
                 run=run,
                 release=name,
                 segments=[Segment(sigma, 1.0, 1)],
-                delta=config.privacy.delta,
-                what=f"validation metrics, {step.partition('/')[0]}",
+                delta=delta,
+                what=what,
                 cap=partner.policy.budget,
                 part=here,
+                withhold=True,
             )
         except BudgetExceeded:
             return withheld(len(measured.confusion))
-        stream = partner.streams("metrics", key)
-        values = config.data.group_values
-        declared = {column: values[column] for column in config.data.columns.groups}
-        noisy = release(measured, declared, sigma, stream, config.about.loss_bound)
-        if not config.about.classes:
-            # Nothing is ever counted in the first row: what stands there is noise alone.
-            for table in (noisy.confusion, *noisy.groups.values()):
-                table[0] = 0.0
+        noisy = _noisy(config, partner, measured, sigma, step)
         ledger.commit(reservation)
+    return noisy
+
+
+def _noisy(
+    config: Config, partner: Partner, measured: Evaluation, sigma: float, step: str
+) -> Metrics:
+    """What a reserved release tells of the model that `step` names."""
+    stream = partner.streams("metrics", f"{config_hash(config)}/{step}")
+    values = config.data.group_values
+    declared = {column: values[column] for column in config.data.columns.groups}
+    noisy = release(measured, declared, sigma, stream, config.about.loss_bound)
+    if not config.about.classes:
+        # Nothing is ever counted in the first row: what stands there is noise alone.
+        for table in (noisy.confusion, *noisy.groups.values()):
+            table[0] = 0.0
     return noisy
 
 

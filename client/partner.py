@@ -81,8 +81,9 @@ def simulated(config: Config, config_json: str, index: int) -> Partner:
         validation=validation,
         directory=private_directory(Path(config.run.dir) / "partners" / share.name),
         cache=private_directory(Path(config.run.cache_dir)),
+        # One run alone may use half of a lifetime's delta (client/lifetime.py).
         policy=Policy.permissive(
-            max(config.privacy.epsilon, config.metrics_epsilon), config.privacy.delta
+            max(config.privacy.epsilon, config.metrics_epsilon), 2 * config.privacy.delta
         ),
         seed=config.run.seed,
         streams=SeededStreams(config.run.seed, share.name),

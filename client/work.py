@@ -15,15 +15,16 @@ from torch import Tensor
 
 from client import personal
 from client.accounting import Segment, calibrate
+from client.division import TRAIN, part
+from client.exact import note_exact
 from client.fastest import choose
 from client.ledger import Ledger
+from client.lifetime import noise_within
 from client.metrics import (
     COUNT_NOISE,
-    TRAIN,
     Metrics,
     count_segment,
     exact,
-    part,
     release_metrics,
     training_rows,
 )
@@ -74,6 +75,15 @@ def check_request(session: Session) -> None:
         raise UserError("data.group_values: this partner's file does not declare its group values")
 
 
+def admit(session: Session, run: str) -> None:
+    """Before anything of a message is computed: is it allowed, and is what leaves exactly on disk?
+
+    Raises UserError with the reason.
+    """
+    check_request(session)
+    note_exact(session.config, session.partner, run)
+
+
 def check_round(session: Session, request: Request) -> None:
     """Refuse a round that the run does not have: the noise was solved for `run.rounds` of them.
 
@@ -114,7 +124,10 @@ def unseen(what: str) -> Iterator[None]:
 
 @contextmanager
 def spending(session: Session) -> Iterator[Ledger | None]:
-    """The partner's ledger, opened once for a message's training; None without privacy."""
+    """The partner's ledger, opened once for a message's training; None without privacy.
+
+    What leaves without any noise stands in it too: see `client/exact.py`.
+    """
     if not session.config.private:
         yield None
         return
@@ -135,19 +148,18 @@ def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float
     rate = sample_rate(session, run)
     told = count_segment(config)
     others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
-    name = session.partner.name
+    name, limit = session.partner.name, session.partner.policy.budget
     own = calibrate(privacy.epsilon, privacy.delta, rate, steps, told, dataset=name)
-    lifetime = session.partner.policy.budget
-    if not others and lifetime.epsilon >= privacy.epsilon and lifetime.delta >= privacy.delta:
+    if not others and limit.epsilon >= privacy.epsilon and limit.delta / 2 >= privacy.delta:
         return own
-    before = (*others, *told)
-    left = calibrate(lifetime.epsilon, lifetime.delta, rate, steps, before, dataset=name)
+    before, planned = (*others, *told), not others
+    left = noise_within(limit, rate, steps, before, planned=planned, dataset=name)
     return max(own, left)
 
 
 def prepare(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Check everything that could refuse later, and say who this is."""
-    check_request(session)
+    admit(session, request.run)
     if untrained := cut_off(session.network):
         raise UserError(f"model.trainable: no gradient reaches {untrained[0]}")
     with unseen("frozen layers of validation rows could not be computed"):
@@ -167,7 +179,7 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
 
 def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
     """Evaluate the incoming global model on the validation rows."""
-    check_request(session)
+    admit(session, request.run)
     parameters = messages.arrays(content)
     check_parameters(parameters)
     session.network.write(parameters)
@@ -187,6 +199,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     check_round(session, request)
     start = messages.arrays(content)
     check_parameters(start)
+    note_exact(session.config, session.partner, request.run)
     session.network.write(start)
     rate = sample_rate(session, request.run)
     with spending(session) as ledger:
@@ -314,7 +327,7 @@ def _report(
         groups={name: counts.tolist() for name, counts in measured.groups.items()},
         loss=measured.loss,
         examples=training_rows(session.config, session.partner, run),
-        epsilon=0.0 if ledger is None else ledger.epsilon(delta, run=run),
+        epsilon=0.0 if ledger is None else ledger.epsilon(delta, run, None if private else TRAIN),
         delta=0.0 if ledger is None else delta,
         trained_examples=0.0 if trained is None else trained.examples,
         # How long training took tells the sizes of its batches, which are secret.

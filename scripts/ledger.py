@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from client import ledger
-from client.accounting import Budget
+from client import ledger, lifetime
+from client.accounting import Budget, epsilon
 
 
 def show(path: Path | str) -> int:
@@ -26,29 +26,28 @@ def show(path: Path | str) -> int:
         console.print("Nothing has been spent yet.")
     else:
         budget, delta = _last_cap(entries)
-        total = ledger.total(entries, delta)
-        console.print(
-            f"Spent: epsilon {total.value:.4g} at delta {delta:g} ({total.accountant.upper()})."
-            + (f" {_plain(total.note)}." if total.note else "")
-        )
-        if budget is None:
-            console.print("No limit was set when the last spend was reserved.")
-        else:
-            left = max(budget.epsilon - total.value, 0.0)
-            console.print(
-                f"Left: epsilon {left:.4g} of {budget.epsilon:.4g} (the limit of the last request)."
-            )
+        for line in _spent(entries, delta):
+            console.print(line)
+        console.print(_left(entries, held, budget))
         console.print(_runs(held, entries, delta))
-        waiting = sum(not committed for _, committed in held)
+        for entry, _ in held:
+            if entry.exact:
+                run, what = _plain(str(entry.body["run"])), _plain(str(entry.body["what"]))
+                console.print(f"Left without noise in run {run}: {what}.")
+        waiting = sum(not committed and not entry.exact for entry, committed in held)
         if waiting:
             console.print(
                 f"{waiting} spends were reserved and never confirmed (a run was interrupted or is "
                 "still going on); they count as spent."
             )
     refusals = [entry for entry in entries if entry.kind == "refuse"]
-    if refusals:
-        last = _plain(refusals[-1].body["reason"])
-        console.print(f"{len(refusals)} requests were refused; the last because: {last}.")
+    for withheld, words in (
+        (False, "requests were refused"),
+        (True, "times metrics were withheld, and the rest of the message was answered"),
+    ):
+        if rows := [entry for entry in refusals if entry.withheld == withheld]:
+            last = _plain(rows[-1].body["reason"])
+            console.print(f"{len(rows)} {words}; the last because: {last}.")
     console.print(f"Last hash (keep a copy elsewhere): {len(entries)} {entries[-1].hash}")
     return 0
 
@@ -78,11 +77,57 @@ def _plain(text: str) -> str:
     return escape(shown)
 
 
+def _spent(entries: list[ledger.Entry], delta: float) -> list[str]:
+    """What is spent in all, and, where the sides are apart, on each of them."""
+    total = ledger.total(entries, delta)
+    lines = [
+        f"Spent: epsilon {total.value:.4g} at delta {delta:g} ({total.accountant.upper()})."
+        + (f" {_plain(total.note)}." if total.note else "")
+    ]
+    parts = ledger.compositions(entries)
+    sides = {part.partition("/")[2]: epsilon(held, delta) for part, held in parts.items() if part}
+    for side in sorted(sides):
+        lines.append(f"  {_plain(side)} records: epsilon {sides[side].value:.4g}")
+    divisions = {str(e.body.get("part", "")).partition("/")[0] for e in entries} - {""}
+    if len(divisions) > 1:
+        lines.append(
+            f"  Rows were divided in {len(divisions)} ways, so a record may have been on either "
+            "side: all spends are added up."
+        )
+    return lines
+
+
+def _left(
+    entries: list[ledger.Entry],
+    held: list[tuple[ledger.Entry, bool]],
+    budget: Budget | None,
+) -> str:
+    """What the limit of the last request leaves to the part of the records with the least left."""
+    if budget is None:
+        return "No limit was set when the last spend was reserved."
+    spends = [
+        (str(entry.body["run"]), str(entry.body.get("part", "")))
+        for entry in {entry.body.get("part", ""): entry for entry, _ in held}.values()
+    ]
+    most = max(
+        lifetime.counted(
+            ledger.beside(entries, part), budget, planned=ledger.is_planned(entries, run, part)
+        )
+        for run, part in spends
+    )
+    return (
+        f"Left: epsilon {max(budget.epsilon - most, 0.0):.4g} of {budget.epsilon:.4g} (the limit "
+        f"of the last request, against which {most:.4g} counts)."
+    )
+
+
 def _last_cap(entries: list[ledger.Entry]) -> tuple[Budget | None, float]:
     """The limit that the last request came under, and the delta to report at."""
-    last = [e for e in entries if e.kind in ("reserve", "refuse")][-1]
-    if last.body["cap"] is None:
-        return None, float(last.body["delta"])
+    asked = [e for e in entries if e.kind in ("reserve", "refuse")]
+    limited = [e for e in asked if e.body["cap"] is not None]
+    if not limited:
+        return None, float(asked[-1].body["delta"])
+    last = limited[-1]
     budget = Budget(*last.body["cap"])
     return budget, budget.delta
 

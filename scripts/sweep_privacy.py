@@ -44,7 +44,8 @@ def compose_trials(sweep: Sweep) -> Composed | None:
         delta = max(delta, config.privacy.delta)
         shares = groups.setdefault(_shares(config), {})
         for path in ledgers:
-            entries = read(path)
+            # As in a report, epsilon is that of the updates: exact metrics are outside of it.
+            entries = [entry for entry in read(path) if entry.kind != "reserve" or not entry.exact]
             shares.setdefault(path.parent.name, []).extend(entries)
             found = compositions(entries).values()
             single = max(single, *(epsilon(s, config.privacy.delta).value for s in found))

@@ -19,7 +19,9 @@ from common.data.table import Table, Tags, Texts
 from common.errors import UserError
 from common.files import private_directory, write_atomic
 
-VERSION = 3  # of the file format and of the rules of reading: a change makes old files unused
+# Of the file format and of the rules of reading: a change makes old files unused and, because
+# texts may differ, begins another division in every ledger (client/division.py).
+VERSION = 3
 READ_FIELDS = (
     "source",
     "path",

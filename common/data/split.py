@@ -18,6 +18,8 @@ from common.data.schema import DataConfig
 from common.data.table import TEST, TRAIN, VALIDATION, Table
 from common.errors import UserError
 
+# Of the rule that draws sides: a change of it makes another division (see client/division.py).
+SPLIT_VERSION = 1
 HELD_OUT_SEED = 0x7E57  # fixed, so that results of runs with different seeds are comparable
 
 

@@ -179,7 +179,9 @@ def test_accountant_reset_every_round(
         patch.setattr(
             Ledger,
             "epsilon",
-            lambda self, delta, run=None: selfcheck.epsilon(self.spent(run)[-1:], delta).value,
+            lambda self, delta, run=None, side=None: (
+                selfcheck.epsilon(self.spent(run)[-1:], delta).value
+            ),
         )
         assert "was told" in " ".join(alarm(two_rounds(here), 4))
     # A ledger that forgets: each round begins with an empty file.

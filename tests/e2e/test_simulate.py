@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -100,8 +101,13 @@ def test_the_ledger_holds_every_round_and_what_the_results_say(finished: Path) -
         assert ledger.verify(path) == []
         entries = ledger.read(path)
         kinds = [entry.kind for entry in entries]
-        assert kinds == ["genesis", *["reserve", "commit"] * 3]
-        spent = epsilon(ledger.spent(entries), 1e-4).value
+        # That validation counts leave exactly stands there before the first message is answered.
+        assert kinds == ["genesis", "reserve", *["reserve", "commit"] * 3]
+        assert [entry.exact for entry in entries if entry.kind == "reserve"] == [True, *[False] * 3]
+        assert ledger.total(entries, 1e-4).value == math.inf
+        trained = [s for s in ledger.spent(entries) if s.noise_multiplier > 0]
+        spent = epsilon(trained, 1e-4).value
+        assert spent == ledger.total(entries, 1e-4, side="train").value
         found = results["final"]["partners"][partner.name]["epsilon"]
         assert found == pytest.approx(spent)
         assert path.stat().st_mode & 0o777 == 0o600
