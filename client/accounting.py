@@ -36,6 +36,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp, ndtr, xlog1py, xlogy
 
 from common.errors import UserError
+from common.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     # Opacus takes over a second to import, and whoever reads a policy computes nothing.
@@ -234,8 +235,9 @@ def calibrate(
         return _calibrate(
             float(target_epsilon), float(delta), float(sample_rate), int(steps), merge(spent)
         )
-    except UserError as error:
-        raise UserError(f"data set {dataset!r}: {error}" if dataset else str(error)) from None
+    except Refused as error:
+        detail = f"data set {dataset!r}: {error}" if dataset else str(error)
+        raise Refused(error.reason, detail, error.key) from None
 
 
 @lru_cache(maxsize=256)
@@ -244,8 +246,9 @@ def _calibrate(
 ) -> float:
     already = _epsilon(spent, delta).value
     if already >= target:
-        raise UserError(
-            f"nothing is left of the budget: epsilon {already:.4g} of {target:.4g} is spent"
+        raise Refused(
+            Reason.BUDGET,
+            f"nothing is left of the budget: epsilon {already:.4g} of {target:.4g} is spent",
         )
     goal = target * (1 - _TARGET_MARGIN)
 
@@ -269,10 +272,12 @@ def _calibrate(
     else:
         high = _upper_bracket(lambda sigma: _epsilon(composed(sigma), delta).value <= goal)
     if high is None:
-        raise UserError(
+        raise Refused(
+            Reason.TOO_MUCH_NOISE,
             f"epsilon {target:.4g} cannot be met: {already:.4g} of it is spent, and "
             f"{steps} more steps at sampling rate {rate:.4g} need more noise than is useful; "
-            "ask for a larger epsilon or fewer steps"
+            "ask for a larger epsilon or fewer steps",
+            "privacy.epsilon",
         )
     return _tighten(lambda sigma: _epsilon(composed(sigma), delta).value, high, goal)
 

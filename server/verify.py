@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from common.config import Config, config_hash, from_mapping
+from common.config import Config, config_hash
+from common.config_file import read_config
 from common.errors import UserError
 from common.evaluation import Evaluation
 from common.files import sha256_text
@@ -99,10 +99,7 @@ class _Log:
     @property
     def config(self) -> Config:
         """What config.yaml holds."""
-        try:
-            return from_mapping(yaml.safe_load((self.directory / "config.yaml").read_text()))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"config.yaml: cannot be read ({type(error).__name__})") from error
+        return read_config(self.directory / "config.yaml")
 
 
 def _safely(check: Any, log: _Log) -> list[str]:
