@@ -5,7 +5,6 @@ Everything goes through the handler of a deployed partner (`client.session.answe
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import random
@@ -204,11 +203,13 @@ def nested(depth: int) -> Any:
     return found
 
 
-def mutated(generator: random.Random, base: Any) -> str:
+def mutated(generator: random.Random, base: str) -> str:
     """A configuration with a few changes, as JSON text that may be damaged too."""
-    tree = copy.deepcopy(base)
-    for _ in range(generator.choice([1, 1, 1, 2, 5])):
-        holder, key = generator.choice(list(leaves(tree)))
+    tree = json.loads(base)
+    places = list(leaves(tree))
+    for holder, key in generator.sample(places, generator.choice([1, 1, 1, 2, 5])):
+        if key not in holder if isinstance(holder, dict) else key >= len(holder):
+            continue
         change = generator.random()
         if change < 0.75:
             holder[key] = made_up(generator)
@@ -217,14 +218,11 @@ def mutated(generator: random.Random, base: Any) -> str:
         elif change < 0.95:
             del holder[key]
         else:
-            holder[key] = [f"{CANARY}{n}" for n in range(3000)]
-    # The sender may write what json.dumps would not.
+            holder[key] = [f"{CANARY}{n}" for n in range(1000)]
+    # json.dumps writes NaN, and numbers of any length.
     text = json.dumps(tree)
-    if generator.random() < 0.3:
-        text = "".join(
-            f"\\u{ord(c):04x}" if c in "${:" and generator.random() < 0.5 and c == "$" else c
-            for c in text
-        )
+    if generator.random() < 0.5:
+        text = text.replace("$", generator.choice(["\\u0024", "\\u0024", "\\uff04"]))
     damage = generator.random()
     place = generator.randrange(len(text))
     if damage < 0.03:
@@ -246,7 +244,7 @@ def test_thousands_of_configurations(ask: Ask, caplog: pytest.LogCaptureFixture)
     full.data.labels = ["no", "yes"]
     full.data.columns.groups = ["ward"]
     full.data.group_values = {"ward": ["a", "b"]}
-    bases = [json.loads(to_json(config)) for config in (Config(), full)]
+    bases = [to_json(config) for config in (Config(), full)]
     accepted, slowest = 0, 0.0
     told: set[str] = set()
     for _ in range(CASES):
