@@ -27,6 +27,7 @@ from server.audit import (
     logged_checkpoint,
     parse,
     rounds_of,
+    settings_hash,
 )
 from server.history import Cost, History, results, results_text, rounds_csv
 from server.report.run import NAME as REPORT
@@ -128,8 +129,15 @@ def _order(log: _Log) -> Iterator[str]:
 
 
 def _config(log: _Log) -> Iterator[str]:
-    if config_hash(log.config) != log.starts[-1]["config"]:
+    config, start = log.config, log.starts[-1]
+    if config_hash(config) != start["config"]:
         yield "config.yaml: is not the configuration of the log"
+    # Logs of earlier versions have the first hash alone.
+    elif settings_hash(config) != start.get("settings", settings_hash(config)):
+        yield (
+            "config.yaml: is not the configuration of the log in a setting that changes no result "
+            "(tracking, workers, memory or checkpoints kept)"
+        )
 
 
 def _checkpoints(log: _Log) -> Iterator[str]:
