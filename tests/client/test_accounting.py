@@ -16,7 +16,9 @@ from scipy.special import ndtr
 
 from client import accounting
 from client.accounting import Budget, Segment, calibrate, check_delta, epsilon, merge, rdp_epsilon
+from client.refusal import told
 from common.errors import UserError
+from common.refusals import Reason
 
 DELTA = 1e-5
 
@@ -223,14 +225,19 @@ def test_little_is_left_and_is_used() -> None:
 def test_refused_when_nothing_is_left() -> None:
     spent = [Segment(0.9, 0.1, 50)]
     already = epsilon(spent, DELTA).value
-    with pytest.raises(UserError, match=r"^data set 'notes': nothing is left .* is spent$"):
+    with pytest.raises(
+        UserError, match=r"^data set 'notes': nothing is left .* is spent$"
+    ) as caught:
         calibrate(already, DELTA, 0.1, 1, spent, dataset="notes")
+    # For the partner's own log; what a coordinator reads has no figure.
+    assert told(caught.value) == Reason.BUDGET.told()
 
 
 def test_refused_when_what_is_left_is_too_little_for_any_noise() -> None:
     spent = [Segment(0.9, 0.1, 50)]
-    with pytest.raises(UserError, match="cannot be met"):
+    with pytest.raises(UserError, match="cannot be met") as caught:
         calibrate(epsilon(spent, DELTA).value * 1.0001, DELTA, 0.1, 1, spent)
+    assert told(caught.value) == Reason.TOO_MUCH_NOISE.told("privacy.epsilon")
 
 
 def test_delta_must_be_below_one_over_n_and_the_message_keeps_n_secret() -> None:
