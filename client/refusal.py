@@ -6,10 +6,10 @@ import os
 import traceback
 
 from client.ledger import BudgetExceeded
-from common.config import KEYS
 from common.errors import LocalError, UserError
 from common.messages import MessageError
 from common.refusals import Reason, Refused
+from common.request import KEYS
 
 
 def told(error: Exception) -> str:

@@ -22,13 +22,14 @@ from client.deployed import PARTNER_VARIABLE, open_partner
 from client.partner import Partner, in_simulation, simulated
 from client.refusal import described, told
 from common import messages
-from common.config import Config, checked, config_hash, from_json, validate
+from common.config import Config, config_hash, from_json, validate
 from common.device import Device, pick_device, usable_cores
 from common.errors import UserError
 from common.features import Examples
 from common.messages import MessageError, Refusal, Request
 from common.model import Network, build
 from common.refusals import Reason, Refused, printable
+from common.request import checked
 from common.words import prepare_table
 
 log = logging.getLogger(__name__)

@@ -9,12 +9,11 @@ instantiates anything named in the configuration and applies its own policy firs
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from common.config_reader import parse_json, read, schema_keys
+from common.config_reader import parse_json, read
 from common.data.schema import DataConfig, PartitionConfig, check_data, target_of
 from common.encoding import ENCODINGS
 from common.errors import UserError
@@ -228,28 +227,6 @@ def from_json(text: str) -> Config:
     Raises Refused when it is not the JSON of a config.
     """
     return from_mapping(parse_json(text))
-
-
-# What a refusal may name.
-KEYS = schema_keys(Config)
-
-
-def checked(text: str) -> Config:
-    """The config of a sender who need not be trusted, with ranges and combinations checked.
-
-    Raises Refused, whose `key` is one of the schema's.
-    """
-    config = from_json(text)
-    try:
-        return validate(config)
-    except UserError as error:
-        raise Refused(Reason.SETTING, str(error), named_key(str(error))) from error
-
-
-def named_key(message: str) -> str:
-    """The key of the schema that an error message begins with, or nothing."""
-    begins = re.match(r"[a-z_]+(\.[a-z_]+)*", message)
-    return begins[0] if begins and begins[0] in KEYS else ""
 
 
 def config_hash(config: Config) -> str:

@@ -19,11 +19,12 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import session, work
 from common import messages
-from common.config import KEYS, Config, checked, from_json, from_mapping, to_json
+from common.config import Config, from_json, from_mapping, to_json
 from common.config_file import read_config, write_config
 from common.config_reader import MAX_DEPTH, MAX_STRING, MAX_TEXT, MAX_VALUES
 from common.data.load import resolve_labels
 from common.refusals import Reason, Refused
+from common.request import KEYS, checked
 from scripts.simulate import claim
 
 CASES = 20_000

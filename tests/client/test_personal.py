@@ -107,7 +107,7 @@ def test_nothing_of_the_personal_model_leaves(
     session: Callable[..., Session],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    here = session()
+    here = session(policy=Policy.permissive(20.0, 1e-3))
     start = {**here.network.read(), **here.network.constants()}
     answers, ledgers = [], []
     for pull in (0.0, 0.1):

@@ -9,8 +9,8 @@ import pytest
 from client.accounting import Budget
 from client.policy import Policy, PolicyRefusal, PolicyRequest, load
 from client.refusal import told
-from common.config import KEYS
 from common.errors import UserError
+from common.request import KEYS
 
 GOOD = """
 version: 1
