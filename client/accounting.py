@@ -44,6 +44,7 @@ from scipy.optimize import brentq
 from scipy.special import gammaln, logsumexp, ndtr, xlog1py, xlogy
 
 from common.errors import UserError
+from common.refusals import Reason, Refused
 
 if TYPE_CHECKING:
     # Opacus takes over a second to import, and whoever reads a policy computes nothing.
@@ -75,16 +76,15 @@ _TARGET_MARGIN = 5e-4
 _LARGEST_SIGMA = 1e6
 
 
-class BudgetExceeded(UserError):
+class BudgetExceeded(Refused):
     """A privacy budget does not allow what was asked; nothing of it was done or reserved.
 
-    The message may be sent to a coordinator: it holds no figure of the ledger, from which the
-    number of records or other runs could be inferred.  ``detail`` says in full what is spent and
-    what is left; it is for the partner's own log and ledger alone.
+    `detail` says in full what is spent and what is left: for the partner's own log and ledger
+    alone, because the number of records or other runs could be inferred from it.
     """
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("the privacy budget of this partner's data set does not allow it")
+    def __init__(self, detail: str, reason: Reason = Reason.BUDGET, key: str = "") -> None:
+        super().__init__(reason, detail, key)
         self.detail = detail
 
 
@@ -256,7 +256,8 @@ def calibrate(
     except BudgetExceeded as error:
         if not dataset:
             raise
-        raise BudgetExceeded(f"data set {dataset!r}: {error.detail}") from None
+        detail = f"data set {dataset!r}: {error.detail}"
+        raise BudgetExceeded(detail, error.reason, error.key) from None
 
 
 @lru_cache(maxsize=256)
@@ -293,7 +294,9 @@ def _calibrate(
         raise BudgetExceeded(
             f"epsilon {target:.4g} cannot be met: {already:.4g} of it is spent, and "
             f"{steps} more steps at sampling rate {rate:.4g} need more noise than is useful; "
-            "ask for a larger epsilon or fewer steps"
+            "ask for a larger epsilon or fewer steps",
+            Reason.TOO_MUCH_NOISE,
+            "privacy.epsilon",
         )
     return _tighten(lambda sigma: _epsilon(composed(sigma), delta).value, high, goal)
 

@@ -6,29 +6,38 @@ models may be trained and where they lie on this machine come from `partner.yaml
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from client.partner import Partner, split_rows
 from client.policy import Policy, policy_of, read_file
-from common.config import Config, describe
+from common.config import Config
+from common.config_reader import read
 from common.data.load import training_table
 from common.data.schema import FILE_SOURCES, DataConfig, check_data, target_of
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
+from common.refusals import Reason, Refused
 
-log = logging.getLogger(__name__)
 PARTNER_VARIABLE = "FEDACCORD_PARTNER"
 KEYS = ("version", "name", "server", "directory", "data", "split_seed", "models", "policy")
+EMBEDDED = "embedded"
 # A partner holds no test rows: those belong to the coordinator.
 _NOT_HERE = ("test_path", "sql_test_query", "hub_test_split", "test_fraction", "test_rows")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that may be trained: a folder of this machine, or a hub id and its revision.
+
+    The revision decides what is downloaded, so the coordinator does not choose it.
+    """
+
+    place: str
+    revision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class PartnerFile:
     directory: Path
     data: DataConfig
     split_seed: int
-    models: dict[str, str]
+    models: dict[str, Model]
     policy: Policy
 
     @property
@@ -87,7 +96,7 @@ def load_partner_file(path: Path) -> PartnerFile:
     if not isinstance(models, dict) or not all(
         isinstance(k, str) and isinstance(v, str) for k, v in models.items()
     ):
-        raise reader.wrong("models", "a mapping of names to folders")
+        raise reader.wrong("models", "a mapping of names to folders or HUB-ID@REVISION")
     directory = reader.get("directory", "state")
     if not isinstance(directory, str):
         raise reader.wrong("directory", "a folder")
@@ -106,18 +115,17 @@ def load_partner_file(path: Path) -> PartnerFile:
 def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
     """This partner and the run's configuration as it holds here.
 
-    Raises UserError with a reason that may be sent to the coordinator: it names settings of the
-    request, and nothing of this partner's file or rows.
+    Raises Refused, which says what may be sent to the coordinator.
     """
     try:
         own = load_partner_file(path)
     except UserError as error:
-        raise withheld("its settings cannot be used", error) from error
+        raise Refused(Reason.OWN_SETTINGS, str(error)) from error
     config = localised(own, asked)
     try:
         train, validation = rows(own)
     except UserError as error:
-        raise withheld("its data cannot be used", error) from error
+        raise Refused(Reason.OWN_DATA, str(error)) from error
     partner = Partner(
         name=own.name,
         train=train,
@@ -133,23 +141,37 @@ def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
 def localised(own: PartnerFile, asked: Config) -> Config:
     """The run's configuration with this partner's data, model folder and division of rows.
 
-    Raises UserError naming what this partner does not do.
+    Raises Refused naming what this partner does not do.
     """
     if asked.attack.get("_target_"):
-        raise UserError("attack: attacks belong into simulations; this partner runs none")
-    if asked.model.base not in own.models:
-        raise UserError("model.base: this partner's file does not list this model")
-    if list(asked.data.labels) != list(own.data.labels):
-        raise UserError("data.labels: differ from the labels in this partner's file")
-    if asked.about.target != target_of(own.data):
-        raise UserError(f"task={asked.task}: is not what this partner's file has data for")
-    if list(asked.data.bounds) != list(own.data.bounds):
-        raise UserError("data.bounds: differ from the bounds in this partner's file")
-    if asked.data.unit != own.data.unit:
-        raise UserError("data.unit: differs from the unit in this partner's file")
+        raise Refused(Reason.ATTACK, "attack: this partner runs none", "attack")
+    model = own.models.get(asked.model.base)
+    if model is None:
+        raise Refused(
+            Reason.MODEL,
+            f"model.base: {asked.model.base} is not one of models in this partner's file",
+            "model.base",
+        )
+    folder = model.place == EMBEDDED or Path(model.place).is_dir()
+    # Nothing is downloaded where the model is a folder, and a revision means nothing.
+    if not folder and asked.model.revision not in (None, model.revision):
+        raise Refused(
+            Reason.REVISION,
+            f"model.revision: {asked.model.revision} is not the {model.revision} of this file",
+            "model.revision",
+        )
+    theirs, ours = asked.data, own.data
+    for key, same in (
+        ("data.labels", list(theirs.labels) == list(ours.labels)),
+        ("task", asked.about.target == target_of(ours)),
+        ("data.bounds", list(theirs.bounds) == list(ours.bounds)),
+        ("data.unit", theirs.unit == ours.unit),
+    ):
+        if not same:
+            raise Refused(Reason.OTHER_DATA, f"{key}: differs from this partner's file", key)
     return replace(
         asked,
-        model=replace(asked.model, base=own.models[asked.model.base]),
+        model=replace(asked.model, base=model.place, revision=model.revision),
         data=own.data,
         run=replace(
             asked.run,
@@ -173,19 +195,23 @@ def rows(own: PartnerFile) -> tuple[Table, Table]:
     return split_rows(table, config)
 
 
-def withheld(what: str, error: UserError) -> UserError:
-    """`error` goes into this partner's own log; what is returned may be sent to the coordinator."""
-    log.error("%s", error)
-    return UserError(f"this partner has to look at its own log: {what}")
-
-
 def _beside(path: Path, place: str) -> Path:
     return path.parent / Path(place).expanduser()
 
 
-def _model(path: Path, place: str) -> str:
+def _place(path: Path, place: str) -> str:
+    """The folder `place` beside the file, or the name of a model on the hub."""
     beside = _beside(path, place)
     return str(beside) if beside.is_dir() else place
+
+
+def _model(path: Path, place: str) -> Model:
+    """`place` is a folder, or HUB-ID or HUB-ID@REVISION."""
+    found = _place(path, place)
+    if Path(found).is_dir():
+        return Model(found)
+    name, _, revision = found.partition("@")
+    return Model(name, revision or None)
 
 
 def _data(path: Path, tree: Any) -> DataConfig:
@@ -198,12 +224,9 @@ def _data(path: Path, tree: Any) -> DataConfig:
     if here := [key for key in _NOT_HERE if key in tree]:
         raise UserError(f"{path}: data.{here[0]} belongs to the coordinator's configuration")
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(DataConfig), {"source": "csv", "test_fraction": 0.0, **tree}
-        )
-        data = cast(DataConfig, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise UserError(f"{path}: data.{describe(error)}") from error
+        data = read(DataConfig, {"source": "csv", "test_fraction": 0.0, **tree}, "data")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     check_data(data)
     needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
     if len(data.labels) < needed:
@@ -211,5 +234,5 @@ def _data(path: Path, tree: Any) -> DataConfig:
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
         data.path = str(_beside(path, data.path))
     if data.names_model:
-        data.names_model = _model(path, data.names_model)
+        data.names_model = _place(path, data.names_model)
     return data

@@ -25,6 +25,7 @@ from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
 from common.randomness import Streams, system_streams
+from common.refusals import Reason, Refused
 
 # Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
 # a coordinator's configuration and never seeds its noise.
@@ -106,15 +107,19 @@ def check_rows(name: str, rows: float, config: Config) -> None:
     """
     if rows < config.train.batch:
         how_many = "too few" if config.private_metrics else f"{rows:.0f}"
-        raise UserError(
+        raise Refused(
+            Reason.TOO_FEW_ROWS,
             f"partner {name}: has {how_many} training rows, fewer than train.batch="
-            f"{config.train.batch}; lower train.batch or give it more rows"
+            f"{config.train.batch}; lower train.batch or give it more rows",
+            "train.batch",
         )
     if config.private:
         try:
             check_delta(config.privacy.delta, math.ceil(rows))
         except UserError as error:
-            raise UserError(f"partner {name}: {error}") from error
+            raise Refused(
+                Reason.TOO_FEW_ROWS, f"partner {name}: {error}", "privacy.delta"
+            ) from error
 
 
 def in_simulation() -> bool:

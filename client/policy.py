@@ -2,13 +2,13 @@
 
 A coordinator's configuration is a request.  The partner checks it against this policy before
 anything is computed from its rows for the coordinator, and answers a request that goes too far with
-a refusal and its reason.  The lifetime budget is enforced by the ledger (``Ledger.reserve`` with
+a refusal.  The lifetime budget is enforced by the ledger (``Ledger.reserve`` with
 ``cap=policy.budget``), because only the ledger knows what earlier runs have spent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import yaml
 
 from client.accounting import Budget
 from common.errors import UserError
+from common.refusals import Reason, Refused
+from common.strict_yaml import RepeatedKeyError, StrictLoader
 
 POLICY_VERSION = 1
 _KEYS = (
@@ -24,6 +26,7 @@ _KEYS = (
     "lifetime",
     "allow_non_private",
     "allow_exact_metrics",
+    "allow_personal_models",
     "datasets",
     "tasks",
     "columns",
@@ -31,8 +34,8 @@ _KEYS = (
 _COLUMN_ROLES = ("text", "label", "groups")
 
 
-class PolicyRefusal(UserError):
-    """The partner does not allow what was asked; the message may be sent to the coordinator."""
+class PolicyRefusal(Refused):
+    """The partner does not allow what was asked."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class PolicyRequest:
     """What a run wants to do, as it concerns the policy.
 
     ``groups`` are the columns whose values form groups for fairness counts.  ``epsilon`` and
-    ``delta`` are those of the whole run and are ignored where ``private`` is False.
+    ``delta`` are those of the whole run and are ignored where ``private`` is False.  ``personal``
+    is whether a model without noise is kept at the partner.
     """
 
     dataset: str
@@ -63,6 +67,7 @@ class PolicyRequest:
     exact_metrics: bool
     epsilon: float
     delta: float
+    personal: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ class Policy:
     budget: Budget
     allow_non_private: bool = False
     allow_exact_metrics: bool = False
+    # A switch of its own: a personal model stays here, while allow_non_private would let every
+    # update leave without noise.
+    allow_personal_models: bool = False
     datasets: Allowed = Allowed()
     tasks: Allowed = Allowed()
     text: Allowed = Allowed()
@@ -81,47 +89,64 @@ class Policy:
     @classmethod
     def permissive(cls, epsilon: float, delta: float) -> Policy:
         """Everything allowed within one run's own budget: for simulations, which own no data."""
-        return cls(Budget(epsilon, delta), allow_non_private=True, allow_exact_metrics=True)
+        return cls(
+            Budget(epsilon, delta),
+            allow_non_private=True,
+            allow_exact_metrics=True,
+            allow_personal_models=True,
+        )
 
     def check(self, request: PolicyRequest) -> None:
         """Do nothing if the request is allowed.
 
         Raises:
-            PolicyRefusal: naming the setting or the columns (never a value of a record).
+            PolicyRefusal: its text names setting, columns and figures, for the partner's own log.
         """
-        names = (
-            ("data set", self.datasets, (request.dataset,)),
-            ("task", self.tasks, (request.task,)),
-            ("text column", self.text, request.text),
-            ("label column", self.label, request.label),
-            ("group column", self.groups, request.groups),
-        )
-        for what, allowed, asked in names:
+        for what, key, allowed, asked in (
+            ("data set", "", self.datasets, (request.dataset,)),
+            ("task", "task", self.tasks, (request.task,)),
+            ("text column", "data.columns", self.text, request.text),
+            ("label column", "data.columns", self.label, request.label),
+            ("group column", "data.columns", self.groups, request.groups),
+        ):
             if refused := allowed.refused(asked):
                 listed = ", ".join(repr(name) for name in refused)
-                raise PolicyRefusal(f"the partner's policy does not allow the {what} {listed}")
+                raise _refusal(Reason.POLICY, f"does not allow the {what} {listed}", key)
         if request.exact_metrics and not self.allow_exact_metrics:
-            raise PolicyRefusal(
-                "the partner's policy does not allow exact metrics, only noisy ones: "
-                "ask for privacy.metrics=private"
+            raise _refusal(
+                Reason.EXACT_METRICS,
+                "does not allow exact metrics, only noisy ones: ask for privacy.metrics=private",
+                "privacy.metrics",
+            )
+        if request.personal and not self.allow_personal_models:
+            raise _refusal(
+                Reason.PERSONAL,
+                "does not allow personal models: they are trained without differential privacy",
+                "train.personal",
             )
         if not request.private:
             if not self.allow_non_private:
-                raise PolicyRefusal(
-                    "the partner's policy does not allow training without differential privacy"
+                raise _refusal(
+                    Reason.NOT_PRIVATE,
+                    "does not allow training without differential privacy",
+                    "privacy.mode",
                 )
             return
-        # Written so that NaN is refused too.
-        if not 0 < request.epsilon <= self.budget.epsilon:
-            raise PolicyRefusal(
-                f"epsilon {request.epsilon:g} is not within the {self.budget.epsilon:g} that the "
-                "partner's policy allows"
-            )
-        if not 0 < request.delta <= self.budget.delta:
-            raise PolicyRefusal(
-                f"delta {request.delta:g} is not within the {self.budget.delta:g} that the "
-                "partner's policy allows"
-            )
+        for key, asked_for, most in (
+            ("epsilon", request.epsilon, self.budget.epsilon),
+            ("delta", request.delta, self.budget.delta),
+        ):
+            # Written so that NaN is refused too.
+            if not 0 < asked_for <= most:
+                raise _refusal(
+                    Reason.POLICY,
+                    f"does not allow {key} {asked_for:g}: it is not within the {most:g}",
+                    f"privacy.{key}",
+                )
+
+
+def _refusal(reason: Reason, what: str, key: str) -> PolicyRefusal:
+    return PolicyRefusal(reason, f"the partner's policy {what}", key)
 
 
 def load(path: Path | str) -> Policy:
@@ -142,8 +167,8 @@ def read_file(path: Path | str, keys: tuple[str, ...] = _KEYS) -> Reader:
     Raises UserError naming file and key.
     """
     try:
-        tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
-    except _RepeatedKeyError as failure:
+        tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=StrictLoader)
+    except RepeatedKeyError as failure:
         raise UserError(f"policy {path}: {failure} is given twice") from failure
     except RecursionError as failure:
         raise UserError(f"policy {path} is not a policy: it is nested too deeply") from failure
@@ -176,39 +201,13 @@ def policy_of(reader: Reader) -> Policy:
         Budget(epsilon, delta),
         allow_non_private=reader.flag("allow_non_private"),
         allow_exact_metrics=reader.flag("allow_exact_metrics"),
+        allow_personal_models=reader.flag("allow_personal_models"),
         datasets=reader.names("datasets") if reader.has("datasets") else Allowed(),
         tasks=reader.names("tasks"),
         text=columns.names("text"),
         label=columns.names("label"),
         groups=columns.names("groups") if columns.has("groups") else Allowed(frozenset()),
     )
-
-
-class _RepeatedKeyError(Exception):
-    """A key that YAML would silently let win over its first occurrence."""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for place, key in enumerate(keys):
-            if key in keys[:place]:
-                raise _RepeatedKeyError(repr(key))
-        return super().construct_mapping(node, deep)
-
-    def number(self, node: yaml.ScalarNode) -> Any:
-        """YAML 1.1 reads 1:30 as 90, in base 60, and 010 as 8: no budget is meant so."""
-        text = node.value.lstrip("+-")
-        if ":" in text or (text.isdigit() and len(text) > 1 and text.startswith("0")):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{node.value} is not a plain number", node.start_mark
-            )
-        as_usual: Any = yaml.SafeLoader.yaml_constructors[node.tag]
-        return as_usual(self, node)
-
-
-for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
-    _StrictLoader.add_constructor(_tag, _StrictLoader.number)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,15 +18,18 @@ from pathlib import Path
 import torch
 from flwr.app import Context, Message, RecordDict
 
-from client.deployed import PARTNER_VARIABLE, open_partner, withheld
+from client.deployed import PARTNER_VARIABLE, open_partner
 from client.partner import Partner, in_simulation, simulated
+from client.refusal import described, told
 from common import messages
 from common.config import Config, config_hash, from_json, validate
 from common.device import Device, pick_device, usable_cores
-from common.errors import LocalError, UserError
+from common.errors import UserError
 from common.features import Examples
 from common.messages import MessageError, Refusal, Request
 from common.model import Network, build
+from common.refusals import Reason, Refused, printable
+from common.request import checked
 from common.words import prepare_table
 
 log = logging.getLogger(__name__)
@@ -89,13 +91,13 @@ def _forget_others(config_json: str) -> None:
 
 def _open_deployed(config_json: str) -> Session:
     """The session of a partner that has its own file; `config_json` is what a coordinator asks."""
-    asked = validate(from_json(config_json))
+    asked = checked(config_json)
     config, partner = open_partner(Path(os.environ[PARTNER_VARIABLE]), asked)
     try:
         # Built with the seed of the run: adapters start from it, and must be the same everywhere.
         network = build(config.model, asked.outputs, asked.run.seed, asked.task)
     except UserError as error:
-        raise withheld("its model cannot be used", error) from error
+        raise Refused(Reason.OWN_MODEL, str(error)) from error
     return _session(config, config_hash(config), partner, *_placed(network, config))
 
 
@@ -122,13 +124,14 @@ def open_session(context: Context) -> Session:
 
     Raises UserError when the configuration is wrong or this process may not serve it.
     """
+    config_json = str(context.run_config.get("config", ""))
     if not in_simulation():
         if PARTNER_VARIABLE not in os.environ:
-            raise UserError(
-                "this partner has no partner.yaml: start it with `fedaccord partner start`"
+            raise Refused(
+                Reason.OWN_SETTINGS,
+                "this partner has no partner.yaml: start it with `fedaccord partner start`",
             )
-        return _open_deployed(str(context.run_config["config"]))
-    config_json = str(context.run_config["config"])
+        return _open_deployed(config_json)
     _forget_others(config_json)
     return _open(config_json, int(context.node_config["partition-id"]))
 
@@ -136,7 +139,8 @@ def open_session(context: Context) -> Session:
 def answer(message: Message, context: Context, handler: Handler) -> Message:
     """Run `handler` and wrap what it returns, or the reason why it could not.
 
-    An unexpected error is answered with its type alone: its text might quote a row.
+    A simulation's owner reads the whole reason; a deployed partner's own log has it, and the
+    coordinator gets one of `common.refusals`.
     """
     began = time.perf_counter()
     name = "?"
@@ -154,21 +158,10 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         # Withheld where metrics are private: it tells the sizes of the batches.
         if not session.config.private_metrics:
             messages.put_seconds(content, time.perf_counter() - began)
-    except LocalError as error:
-        reason = str(error if in_simulation() else withheld("its files cannot be used", error))
-        content = messages.pack(Refusal(name, reason))
-    except (UserError, MessageError) as error:
-        content = messages.pack(Refusal(name, str(error)))
     except Exception as error:
-        what = _internal(error)
-        log.error("internal error: %s", what)
-        content = messages.pack(Refusal(name, f"internal error at the partner: {what}"))
+        reason = described(error)
+        if not in_simulation():
+            log.error("%s", printable(reason))
+            reason = told(error)
+        content = messages.pack(Refusal(name, reason))
     return Message(content, reply_to=message)
-
-
-def _internal(error: Exception) -> str:
-    """Type and place of an unexpected error; of the system's errors (a full disk) also what."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
-    told = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-    return f"{type(error).__name__}{told} at {where}"

@@ -21,6 +21,7 @@ from flwr.supernode.runtime import run_clientapp as flower
 
 from common.bundle import check_bundle
 from common.errors import UserError
+from common.refusals import Reason, Refused, printable
 from common.worker import substitute
 
 log = logging.getLogger("fedaccord")
@@ -51,15 +52,22 @@ def run(spec: ExecutionSpec) -> None:
 def _refuse_code(content: bytes, **_: object) -> Path:
     """Check the bundle instead of unpacking it.
 
-    Raises UserError, whose text goes to the coordinator.
+    Raises UserError, whose text goes to the coordinator: one of the fixed list.
     """
-    check_bundle(content)
+    try:
+        check_bundle(content)
+    except UserError as error:
+        log.error("%s", printable(str(error)))
+        reason = error.reason if isinstance(error, Refused) else Reason.BUNDLE
+        raise UserError(reason.told()) from None
     return Path()
 
 
 def _answer(message: Message, context: Context) -> Message:
     """Our own ClientApp, for as long as somebody waits for its answer."""
     from client.app import app
+    from client.refusal import described, told
+    from common.messages import Refusal, pack
 
     left = message.metadata.created_at + message.metadata.ttl - time.time()
     signal.signal(signal.SIGALRM, _too_late)
@@ -72,6 +80,10 @@ def _answer(message: Message, context: Context) -> Message:
         reply = app(message=message, context=context)
         _tell_cost(reply, time.perf_counter() - began)
         return reply
+    except Exception as error:
+        # Flower would answer with its text, which may quote the message.
+        log.error("%s", printable(described(error)))
+        return Message(pack(Refusal("?", told(error))), reply_to=message)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         watchdog.cancel()
@@ -82,8 +94,9 @@ def _tell_cost(reply: Message, seconds: float) -> None:
     from common.messages import Refusal, Report, unpack
 
     body = unpack(reply.content)
-    # The round is a text of the coordinator's choice.
-    kind, number = reply.metadata.message_type, ascii(reply.metadata.group_id)[1:-1][:40]
+    # Texts of the coordinator's choice.
+    kind = printable(reply.metadata.message_type[:40])
+    number = printable(reply.metadata.group_id[:40])
     if isinstance(body, Refusal):
         log.warning("%s %s refused: %s", kind, number, body.reason)
     else:
@@ -92,4 +105,4 @@ def _tell_cost(reply: Message, seconds: float) -> None:
 
 
 def _too_late(_: int, __: FrameType | None) -> None:
-    raise UserError("the message expired before it was answered")
+    raise Refused(Reason.EXPIRED, Reason.EXPIRED.value)

@@ -36,11 +36,12 @@ from client.training import train as train_locally
 from client.wiring import cut_off
 from common import messages
 from common.encoding import encode
-from common.errors import UserError, described
+from common.errors import described
 from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text
 from common.messages import Prepared, Report, Request
 from common.randomness import Stream
+from common.refusals import Reason, Refused
 from common.seeds import torch_generator
 
 log = logging.getLogger(__name__)
@@ -63,16 +64,23 @@ def check_request(session: Session) -> None:
             exact_metrics=not config.private_metrics,
             epsilon=max(config.privacy.epsilon, config.metrics_epsilon),
             delta=config.privacy.delta,
+            personal=config.train.personal > 0,
         )
     )
     if partner.seed is None and config.private and config.privacy.clipping == "ghost":
-        raise UserError(
+        raise Refused(
+            Reason.CLIPPING,
             "privacy.clipping: ghost is for simulations only: crafted parameters could make the "
             "norm of one row's gradient come out too small or infinite; use bookkeeping, hooks or "
-            "auto"
+            "auto",
+            "privacy.clipping",
         )
     if config.private_metrics and set(config.data.columns.groups) - set(config.data.group_values):
-        raise UserError("data.group_values: this partner's file does not declare its group values")
+        raise Refused(
+            Reason.GROUP_VALUES,
+            "data.group_values: this partner's file does not declare its group values",
+            "data.group_values",
+        )
 
 
 def admit(session: Session, run: str) -> None:
@@ -90,7 +98,7 @@ def check_round(session: Session, request: Request) -> None:
     Raises UserError with the reason.
     """
     if not 1 <= request.round <= session.config.run.rounds:
-        raise UserError(f"round {request.round} is not one of the run's rounds")
+        raise Refused(Reason.ROUND, f"round {request.round} is not one of the run's rounds")
 
 
 def check_parameters(parameters: Mapping[str, Tensor]) -> None:
@@ -100,9 +108,11 @@ def check_parameters(parameters: Mapping[str, Tensor]) -> None:
     """
     for name, tensor in parameters.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"the incoming model is not finite: {name}")
+            raise Refused(Reason.PARAMETERS, f"the incoming model is not finite: {name}")
         if name.endswith("spread") and not bool((tensor > 0).all()):
-            raise UserError(f"the incoming model is unusable: {name} must be above 0")
+            raise Refused(
+                Reason.PARAMETERS, f"the incoming model is unusable: {name} must be above 0"
+            )
 
 
 def sample_rate(session: Session, run: str) -> float:
@@ -161,7 +171,11 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
     """Check everything that could refuse later, and say who this is."""
     admit(session, request.run)
     if untrained := cut_off(session.network):
-        raise UserError(f"model.trainable: no gradient reaches {untrained[0]}")
+        raise Refused(
+            Reason.MODEL_PARTS,
+            f"model.trainable: no gradient reaches {untrained[0]}",
+            "model.trainable",
+        )
     with unseen("frozen layers of validation rows could not be computed"):
         # Every round measures them.
         session.validation.ready(np.arange(len(session.validation)))

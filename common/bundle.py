@@ -13,6 +13,7 @@ from importlib.metadata import version as installed_version
 from io import BytesIO
 
 from common.errors import UserError
+from common.refusals import Reason, Refused
 
 PROJECT, MANIFEST = "pyproject.toml", ".info/CONTENT"
 CONFIG_KEY = "config"
@@ -70,9 +71,10 @@ def check_bundle(content: bytes) -> None:
         raise UserError("the coordinator's bundle cannot be read") from error
     ours = installed_version("fedaccord")
     if theirs != ours:
-        raise UserError(
+        raise Refused(
+            Reason.VERSION,
             f"the coordinator runs fedaccord {theirs} and this machine {ours}; "
-            "install the same version on both sides"
+            "install the same version on both sides",
         )
     if project != tomllib.loads(_TEMPLATE.format(version=ours)):
         raise UserError("the coordinator's bundle is not that of a fedaccord run")

@@ -8,19 +8,17 @@ instantiates anything named in the configuration and applies its own policy firs
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from common.config_reader import parse_json, read
 from common.data.schema import DataConfig, PartitionConfig, check_data, target_of
 from common.encoding import ENCODINGS
 from common.errors import UserError
 from common.files import canonical_json, sha256_text
+from common.refusals import Reason, Refused
 from common.tasks import TASKS, Task
 
 CONFIG_VERSION = 1
@@ -197,50 +195,43 @@ class Config:
         return self.privacy.epsilon if chosen is None else chosen
 
 
-def from_mapping(tree: Any) -> Config:
-    """Typed config from a composed tree.
+def from_mapping(tree: object) -> Config:
+    """Typed config from plain mappings, lists and values; no text in it is interpreted.
 
-    Raises UserError naming the key when a key or a type is wrong.
+    Raises Refused naming the key when a key or a type is wrong.
     """
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
-        config = cast(Config, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        raise UserError(describe(error)) from error
+    config = read(Config, tree)
     if config.version != CONFIG_VERSION:
-        raise UserError(
+        raise Refused(
+            Reason.VERSION,
             f"config version {config.version} is not {CONFIG_VERSION}: "
-            "the other side runs another version of fedaccord; install the same one"
+            "the other side runs another version of fedaccord; install the same one",
+            "version",
         )
     return config
 
 
-def describe(error: OmegaConfBaseException) -> str:
-    """The first line of an OmegaConf error, with the full key in front."""
-    key = error.full_key or "config"
-    first = str(error.msg or error).strip().splitlines()[0]
-    return f"{key}: {first}"
+def to_mapping(config: Config) -> dict[str, Any]:
+    """The config as plain mappings, every value of its declared type: inverse of `from_mapping`."""
+    return asdict(read(Config, asdict(config)))
 
 
 def to_json(config: Config) -> str:
     """The config as one canonical JSON text (what travels in Flower's run config)."""
-    return canonical_json(OmegaConf.to_container(OmegaConf.structured(config), resolve=True))
+    return canonical_json(to_mapping(config))
 
 
 def from_json(text: str) -> Config:
-    """Inverse of `to_json`.
+    """Inverse of `to_json`, for the text of a sender who need not be trusted.
 
-    Raises UserError when a value is an interpolation: those are resolved where a run is submitted.
-    Whoever receives a config must not look up its own environment for the sender.
+    Raises Refused when it is not the JSON of a config.
     """
-    if "${" in text:
-        raise UserError("config: holds an interpolation (${...}) that the sender must resolve")
-    return from_mapping(json.loads(text))
+    return from_mapping(parse_json(text))
 
 
 def config_hash(config: Config) -> str:
     """Identity of what a run computes: every setting but where its files are."""
-    tree = json.loads(to_json(config))
+    tree = to_mapping(config)
     for key in ("dir", "resume", "cache_dir", "keep_checkpoints"):
         del tree["run"][key]
     for key in ("workers", "gpus_per_worker", "updates_mb"):
@@ -303,7 +294,7 @@ def validate(config: Config) -> Config:
     _one_of("model.lora.factors", model.lora.factors, ("both", "b"))
     _between("model.drop_layers", model.drop_layers, 0, infinity)
     _between("model.layers", model.layers, 0, infinity)
-    _between("model.lora.r", model.lora.r, 1, infinity)
+    _between("model.lora.r", model.lora.r, 1, 8192)
     _between("model.lora.alpha", model.lora.alpha, 0, infinity, open_low=True)
     _between("model.max_length", model.max_length, 4, 8192)
     _between("model.dropout", model.dropout, 0, 0.9)

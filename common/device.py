@@ -103,6 +103,7 @@ def pick_device(precision: str = "auto", compiled: bool = False) -> Device:
     `precision` is `auto`, `fp32`, `bf16` or `tf32` (fp32 where there is no such GPU).  `compiled`
     is for GPUs too: on a processor it costs more than it saves.
     """
+    _accumulate_in_full()
     cuda = torch.cuda.is_available()
     has_bf16 = torch.cuda.is_bf16_supported() if cuda else cpu_has_bf16()
     use_bf16 = precision == "bf16" or (precision == "auto" and has_bf16)
@@ -112,6 +113,18 @@ def pick_device(precision: str = "auto", compiled: bool = False) -> Device:
         tf32=precision == "tf32" and cuda and torch.cuda.get_device_capability() >= (8, 0),
         compiled=compiled and cuda,
     )
+
+
+def _accumulate_in_full() -> None:
+    """Have GPUs add the products of half-precision matrices in float32.
+
+    PyTorch lets them add parts of a sum in bfloat16 or float16 unless told otherwise, an error that
+    the bounds of clipping do not count (`client.bookkeeping`).
+    """
+    products = torch.backends.cuda.matmul
+    products.allow_bf16_reduced_precision_reduction = False
+    products.allow_fp16_reduced_precision_reduction = False
+    products.allow_fp16_accumulation = False
 
 
 @cache

@@ -88,7 +88,7 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         super().__init__(config)
         settings = dict(config.encoder)
         self.encoder = AutoModel.from_config(
-            AutoConfig.for_model(settings.pop("model_type"), **settings)
+            AutoConfig.for_model(settings.pop("model_type"), **settings), trust_remote_code=False
         )
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None

@@ -319,11 +319,16 @@ def locate(base: str) -> str:
 
 
 def _load(kind: Any, base: str, revision: str | None, **kwargs: Any) -> Any:
-    """`kind.from_pretrained` with its errors in one line."""
+    """`kind.from_pretrained` with its errors in one line; code in a checkpoint is never run."""
     place = locate(base)
     try:
-        return kind.from_pretrained(place, revision=revision, **kwargs)
+        return kind.from_pretrained(place, revision=revision, trust_remote_code=False, **kwargs)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model.base: '{base}' needs code of its own, which is never run here; choose a "
+                f"model of a supported family ({', '.join(FAMILIES)})"
+            ) from error
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"model.base: cannot load '{base}' as a Hugging Face model "

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -17,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 import conf
-from common.config import Config, describe, from_mapping, validate
+from common.config import Config, from_mapping, validate
+from common.config_file import read_config, write_config
 from common.errors import UserError
-from common.files import write_atomic
 
 CONF = Path(conf.__file__).parent
 
@@ -69,7 +68,30 @@ def compose_config(overrides: Sequence[str]) -> Config:
             tree = compose("config", [as_group_choice(o) for o in overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
-    return validate(from_mapping(OmegaConf.to_container(tree)))
+    return validate(resolved(tree))
+
+
+def resolved(tree: DictConfig | dict[str, Any]) -> Config:
+    """The typed config of what Hydra has composed on this machine, interpolations resolved.
+
+    The only place where any are.  What is put into the config afterwards, such as labels found in
+    the data, is text.
+
+    Raises UserError naming the key.
+    """
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
+        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(describe(error)) from error
+    return from_mapping(plain)
+
+
+def describe(error: OmegaConfBaseException) -> str:
+    """The first line of an OmegaConf error, with the full key in front."""
+    key = error.full_key or "config"
+    first = str(error.msg or error).strip().splitlines()[0]
+    return f"{key}: {first}"
 
 
 def refuse_null(overrides: Sequence[str]) -> None:
@@ -121,7 +143,7 @@ def _keys() -> list[str]:
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration as YAML."""
-    write_atomic(path, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+    write_config(config, path)
 
 
 def load_config(path: Path) -> Config:
@@ -130,9 +152,6 @@ def load_config(path: Path) -> Config:
     Raises UserError when there is no such run.
     """
     try:
-        tree: Any = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"run.resume: {path} is not the config.yaml of a run") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"run.resume: {path} is not the config.yaml of a run")
-    return validate(from_mapping(tree))
+        return validate(read_config(path))
+    except UserError as error:
+        raise UserError(f"run.resume: not the config.yaml of a run: {error}") from error

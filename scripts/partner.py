@@ -107,7 +107,11 @@ class Untrusted(UserError):
 def _policy(own: PartnerFile) -> str:
     budget = own.policy.budget
     without = "allowed" if own.policy.allow_non_private else "not allowed"
-    return f"lifetime epsilon {budget.epsilon:g}, delta {budget.delta:g}; without DP {without}"
+    personal = "allowed" if own.policy.allow_personal_models else "not allowed"
+    return (
+        f"lifetime epsilon {budget.epsilon:g}, delta {budget.delta:g}; without DP {without}; "
+        f"personal models {personal}"
+    )
 
 
 def _data(own: PartnerFile) -> str:
@@ -144,11 +148,13 @@ def _models(own: PartnerFile) -> str:
 
     from common.model import locate
 
-    for name, place in own.models.items():
+    for name, model in own.models.items():
         try:
-            AutoConfig.from_pretrained(locate(place))
+            AutoConfig.from_pretrained(
+                locate(model.place), revision=model.revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
-            raise UserError(f"models.{name}: {place} cannot be loaded here") from error
+            raise UserError(f"models.{name}: {model.place} cannot be loaded here") from error
     return ", ".join(own.models) or "none is allowed"
 
 
@@ -166,10 +172,10 @@ def _training(own: PartnerFile) -> str:
     from common.model import build
     from common.prefix import prepare
 
-    base = next(iter(own.models.values()), None)
-    if base is None:
+    model = next(iter(own.models.values()), None)
+    if model is None:
         return "not tried: no model is allowed"
-    config = ModelConfig(base=base, max_length=TRIED_TOKENS)
+    config = ModelConfig(base=model.place, revision=model.revision, max_length=TRIED_TOKENS)
     network = build(config, ("no", "yes"), seed=0)
     device = Device(torch.device("cpu"), torch.float32)
     words = np.random.default_rng(0).integers(97, 123, (TRIED_ROWS, 12))

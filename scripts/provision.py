@@ -226,7 +226,8 @@ data:
 # Which rows validate is a function of the text and of this number; never change it.
 split_seed: 0
 # The models that may be trained: the name a run asks for, and where it lies on this machine
-# (`embedded` for the packaged MiniLM, a folder, or a hub id).
+# (`embedded` for the packaged MiniLM, a folder, or a hub id as NAME@REVISION: only that revision
+# is downloaded, whatever a run asks for).
 models:
   embedded: embedded
 policy:
@@ -234,6 +235,8 @@ policy:
   lifetime: {{epsilon: 8.0, delta: 1.0e-5}}
   allow_non_private: false
   allow_exact_metrics: false
+  # Models without noise (train.personal) that stay on this machine.
+  allow_personal_models: false
   tasks: [classification]
   columns:
     text: [text]

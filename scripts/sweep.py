@@ -22,10 +22,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from common.config import Config, config_hash, from_mapping, validate
+from common.config import Config, config_hash, validate
 from common.errors import UserError
 from common.files import canonical_json, held, sha256_text
-from scripts.compose import CONF, as_group_choice, one_line, refuse_null
+from scripts.compose import CONF, as_group_choice, one_line, refuse_null, resolved
 from scripts.trial import run_trial
 from server.sweep.objectives import check
 from server.sweep.records import DOCUMENT, Document, read_sweep, write_document
@@ -77,7 +77,7 @@ def _document(hydra: Hydra, arguments: Sequence[str]) -> Document:
     """What `arguments` ask for, checked as far as that is possible without the data."""
     tree = hydra.compose_config("config", list(arguments), RunMode.MULTIRUN, False)
     sweeper: Any = OmegaConf.to_container(tree.hydra.sweeper, resolve=True)
-    base = validate(from_mapping(_task(tree)))
+    base = validate(resolved(_task(tree)))
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     parsed = parser.parse_overrides([*params, *tree.hydra.overrides.task])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-
-from omegaconf import OmegaConf
 
 from client.accounting import Segment, epsilon, worst_rdp_epsilon
 from client.ledger import Entry, compositions, read
@@ -77,7 +76,5 @@ def _config(place: Path) -> Config | None:
 
 def _shares(config: Config) -> str:
     """What decides which record is whose, and on which side of validation."""
-    tree = [
-        OmegaConf.to_container(OmegaConf.structured(x)) for x in (config.data, config.partition)
-    ]
+    tree = [asdict(config.data), asdict(config.partition)]
     return canonical_json([*tree, config.run.seed])

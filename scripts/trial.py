@@ -13,11 +13,12 @@ from threading import Event
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
-from common.config import Config, config_hash, from_mapping, validate
+from common.config import Config, config_hash, validate
 from common.errors import described
+from scripts.compose import resolved
 from scripts.simulate import ENVIRONMENT, claim, complete, settle
 from server.observers import Observer
 from server.sweep.objectives import measures
@@ -54,7 +55,7 @@ def run_trial(tree: DictConfig) -> Outcome:
     console = Console(highlight=False, soft_wrap=True)
     clock = time.monotonic()
     try:
-        config = validate(from_mapping(OmegaConf.to_container(tree)))
+        config = validate(resolved(tree))
         begun = replace(begun, composed=config_hash(config))
         ended = _known(sweep, begun) or _run(sweep, config, begun, console)
     except Exception as error:

@@ -28,7 +28,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common.config import Config, config_hash
+from common.config import Config, config_hash, to_mapping
 from common.errors import UserError
 from common.evaluation import Evaluation
 from common.files import canonical_json, fsync_directory, sha256_text, write_atomic
@@ -39,6 +39,8 @@ AUDIT_VERSION = 1
 NAME = "audit.jsonl"
 FIRST = "0" * 64
 PACKAGES = ("client", "common", "conf", "scripts", "server", "strategies")
+# Where a run's files are: a copied or moved run has others.
+PLACES = ("run.dir", "run.resume", "run.cache_dir")
 LIBRARIES = ("fedaccord", "flwr", "opacus", "peft", "torch", "transformers")
 
 
@@ -161,6 +163,18 @@ def checkpoint_of(directory: Path, number: int) -> Path:
     return directory / "checkpoints" / f"round-{number:06d}"
 
 
+def settings_hash(config: Config) -> str:
+    """SHA-256 of every setting but `PLACES`, also of those that change no result.
+
+    `config_hash` leaves out more, so that a run may be continued with other workers or elsewhere.
+    """
+    tree = to_mapping(config)
+    for key in PLACES:
+        section, _, name = key.partition(".")
+        del tree[section][name]
+    return sha256_text(canonical_json(tree))
+
+
 def code_digest() -> str:
     """SHA-256 over the installed sources: two runs with the same one ran the same code."""
     root = Path(__file__).parent.parent
@@ -233,6 +247,7 @@ class Audit:
                 "version": AUDIT_VERSION,
                 "run": run_id,
                 "config": config_hash(self.config),
+                "settings": settings_hash(self.config),
                 "code": code_digest(),
                 "libraries": {name: version(name) for name in LIBRARIES},
                 "after_round": current,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -23,7 +22,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from common.config import Config, from_mapping
+from common.config import Config
+from common.config_file import read_config
 from common.data.table import Table
 from common.errors import UserError
 from common.features import Ints, by_length
@@ -120,10 +120,7 @@ def load_config(directory: Path) -> Config:
 
     Raises UserError when config.yaml cannot be read.
     """
-    try:
-        return from_mapping(yaml.safe_load((directory / "config.yaml").read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{directory / 'config.yaml'}: cannot be read") from error
+    return read_config(directory / "config.yaml")
 
 
 def test_rows(directory: Path, most: int) -> Table:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from common.config import Config, config_hash, from_mapping
+from common.config import Config, config_hash
+from common.config_file import read_config
 from common.errors import UserError
 from common.evaluation import Evaluation
 from common.files import sha256_text
@@ -27,6 +27,7 @@ from server.audit import (
     logged_checkpoint,
     parse,
     rounds_of,
+    settings_hash,
 )
 from server.history import Cost, History, results, results_text, rounds_csv
 from server.report.run import NAME as REPORT
@@ -99,10 +100,7 @@ class _Log:
     @property
     def config(self) -> Config:
         """What config.yaml holds."""
-        try:
-            return from_mapping(yaml.safe_load((self.directory / "config.yaml").read_text()))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"config.yaml: cannot be read ({type(error).__name__})") from error
+        return read_config(self.directory / "config.yaml")
 
 
 def _safely(check: Any, log: _Log) -> list[str]:
@@ -131,8 +129,15 @@ def _order(log: _Log) -> Iterator[str]:
 
 
 def _config(log: _Log) -> Iterator[str]:
-    if config_hash(log.config) != log.starts[-1]["config"]:
+    config, start = log.config, log.starts[-1]
+    if config_hash(config) != start["config"]:
         yield "config.yaml: is not the configuration of the log"
+    # Logs of earlier versions have the first hash alone.
+    elif settings_hash(config) != start.get("settings", settings_hash(config)):
+        yield (
+            "config.yaml: is not the configuration of the log in a setting that changes no result "
+            "(tracking, workers, memory or checkpoints kept)"
+        )
 
 
 def _checkpoints(log: _Log) -> Iterator[str]:

@@ -52,10 +52,12 @@ class MeanPooledClassifier(BertPreTrainedModel):
 def build_model(job: Job) -> nn.Module:
     """The model, the same for everybody who builds it."""
     torch.manual_seed(job.seed)
-    config = AutoConfig.from_pretrained(job.base, num_labels=2)
+    config = AutoConfig.from_pretrained(job.base, num_labels=2, trust_remote_code=False)
     if job.variant == "lora_top":
         config.num_hidden_layers = max(1, config.num_hidden_layers - 1)
-    model: Any = MeanPooledClassifier.from_pretrained(job.base, config=config)
+    model: Any = MeanPooledClassifier.from_pretrained(
+        job.base, config=config, trust_remote_code=False
+    )
     if job.variant == "full":
         model.bert.embeddings.requires_grad_(False)
         return model
@@ -71,7 +73,7 @@ def build_model(job: Job) -> nn.Module:
 
 def tokenised(rows: Rows, job: Job) -> TensorDataset:
     """Token ids and mask [rows, length], padded to a fixed length, and labels [rows]."""
-    tokenizer = AutoTokenizer.from_pretrained(job.base)
+    tokenizer = AutoTokenizer.from_pretrained(job.base, trust_remote_code=False)
     encoded = tokenizer(
         rows.texts,
         truncation=True,

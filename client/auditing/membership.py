@@ -139,7 +139,7 @@ class _Scorer:
             if config.model.head == "mean"
             else AutoModelForSequenceClassification
         )
-        self.model = kind.from_pretrained(model).eval()
+        self.model = kind.from_pretrained(model, trust_remote_code=False).eval()
         self.config = config
         self.network = build(config.model, tuple(config.data.labels), config.run.seed)
 

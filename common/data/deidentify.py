@@ -234,11 +234,36 @@ def _recognizers() -> list[Any]:
     ]
 
 
+def _refuse_code(model: str) -> None:
+    """Raises UserError where loading the model would run code that comes with it.
+
+    Presidio's own loader would ask at the terminal whether to.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        settings = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" not in str(error):
+            first = str(error).strip().splitlines()[0]
+            raise UserError(f"data.names_model: '{model}' cannot be loaded: {first}") from error
+        needs_code = True
+    else:
+        needs_code = "AutoModelForTokenClassification" in getattr(settings, "auto_map", {})
+    if needs_code:
+        raise UserError(
+            f"data.names_model: '{model}' needs code of its own, which is never run here; choose "
+            "another model that tags persons"
+        )
+
+
 def _names(model: str) -> Any:
     from presidio_analyzer.chunkers import TokenizerBasedTextChunker
     from presidio_analyzer.predefined_recognizers import HuggingFaceNerRecognizer
 
     mapping = HuggingFaceNerRecognizer.DEFAULT_LABEL_MAPPING
+    _refuse_code(model)
     try:
         found: Any = HuggingFaceNerRecognizer(
             model_name=model,

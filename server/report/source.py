@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from common.config import Config, from_mapping, malicious
+from common.config import Config, malicious
+from common.config_file import read_config
 from common.errors import UserError
 from server.audit import NAME, Entry, decision_lines, parse
 
@@ -58,7 +57,7 @@ def read_run(directory: Path) -> Run:
     if not (directory / "results.json").exists():
         raise UserError(f"{directory}: there is no results.json; the run is not finished")
     try:
-        config = from_mapping(yaml.safe_load((directory / "config.yaml").read_text()))
+        config = read_config(directory / "config.yaml")
         results = json.loads((directory / "results.json").read_text())
         lines = decision_lines((directory / "decisions.jsonl").read_bytes())
         decisions = [json.loads(line) for number in sorted(lines) for line in lines[number]]
@@ -74,7 +73,7 @@ def read_run(directory: Path) -> Run:
         )
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{directory}: does not hold a run of this version ({type(error).__name__})"
         ) from error

@@ -22,6 +22,7 @@ from common import messages
 from common.config import Config, TrainConfig, validate
 from common.errors import UserError
 from common.messages import Report
+from common.refusals import Reason, Refused
 from common.seeded_streams import SeededStream
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
@@ -107,7 +108,7 @@ def test_nothing_of_the_personal_model_leaves(
     session: Callable[..., Session],  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    here = session()
+    here = session(policy=Policy.permissive(20.0, 1e-3))
     start = {**here.network.read(), **here.network.constants()}
     answers, ledgers = [], []
     for pull in (0.0, 0.1):
@@ -122,6 +123,19 @@ def test_nothing_of_the_personal_model_leaves(
     assert ledgers[0] == ledgers[1]
     assert not list((tmp_path / "p0.0").glob("personal"))
     assert list((tmp_path / "p0.1").glob("personal/*/parameters.safetensors"))
+
+
+def test_a_personal_model_is_refused_unless_the_policy_allows_it(
+    session: Callable[..., Session],  # noqa: F811
+) -> None:
+    """Whatever else it allows: training without noise that leaves is another matter."""
+    policy = replace(Policy.permissive(20.0, 1e-3), allow_personal_models=False)
+    here = with_personal(session(policy=policy), 0.1)
+    for message in (work.prepare, work.train, work.evaluate):
+        with pytest.raises(Refused) as caught:
+            message(here, *model(here, 1))
+        assert (caught.value.reason, caught.value.key) == (Reason.PERSONAL, "train.personal")
+    assert not list(here.partner.directory.glob("personal"))
 
 
 def test_the_personal_model_is_trained_once_a_round_and_delivered(

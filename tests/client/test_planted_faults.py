@@ -13,7 +13,7 @@ from opacus.optimizers import DPOptimizer
 from opacus.optimizers import optimizer as opacus_optimizer
 
 from client import selfcheck, training, work
-from client.deployed import PartnerFile
+from client.deployed import Model, PartnerFile
 from client.ledger import Ledger
 from client.noise import GridNoise
 from client.policy import Policy
@@ -207,7 +207,7 @@ def test_partner_check_tries_the_installation(
         directory=tmp_path / "state",
         data=DataConfig(),
         split_seed=0,
-        models={"tiny": str(tiny_bert)},
+        models={"tiny": Model(str(tiny_bert))},
         policy=Policy.permissive(8.0, 1e-5),
     )
     assert "clipped, noised and sampled" in partner._training(own)

@@ -8,7 +8,9 @@ import pytest
 
 from client.accounting import Budget
 from client.policy import Policy, PolicyRefusal, PolicyRequest, load
+from client.refusal import told
 from common.errors import UserError
+from common.request import KEYS
 
 GOOD = """
 version: 1
@@ -60,16 +62,30 @@ def test_values_of_the_file(policy: Policy) -> None:
         ({"label": ("body",)}, "label column 'body'"),
         ({"groups": ("ward", "sex", "age")}, "group column 'age', 'sex'"),
         ({"private": False}, "without differential privacy"),
-        ({"epsilon": 8.01}, "epsilon 8.01 is not within the 8"),
+        ({"personal": True}, "personal models"),
+        ({"epsilon": 8.01}, "epsilon 8.01: it is not within the 8"),
         ({"epsilon": math.nan}, "epsilon nan"),
         ({"epsilon": 0.0}, "epsilon 0"),
-        ({"delta": 1e-5}, "delta 1e-05 is not within the 1e-06"),
+        ({"delta": 1e-5}, "delta 1e-05: it is not within the 1e-06"),
     ],
 )
-def test_refused_with_the_reason(policy: Policy, change: dict[str, object], reason: str) -> None:
+def test_refused_with_the_reason_for_the_owner_and_the_key_for_others(
+    policy: Policy, change: dict[str, object], reason: str
+) -> None:
     with pytest.raises(PolicyRefusal) as caught:
         policy.check(replace(REQUEST, **change))  # type: ignore[arg-type]
     assert reason in str(caught.value)
+    assert caught.value.key in ("", *KEYS)
+    said = told(caught.value)
+    assert said == caught.value.reason.told(caught.value.key)
+    assert not any(character.isdigit() for character in said)
+
+
+def test_a_personal_model_needs_its_own_switch(policy: Policy) -> None:
+    asked = replace(REQUEST, personal=True)
+    with pytest.raises(PolicyRefusal, match="personal"):
+        replace(policy, allow_non_private=True).check(asked)
+    replace(policy, allow_personal_models=True).check(asked)
 
 
 def test_exact_metrics_are_refused_unless_allowed(policy: Policy) -> None:
@@ -86,6 +102,7 @@ def test_permissions_are_off_and_no_group_column_is_usable_unless_given(tmp_path
     policy = load(path)
     assert not policy.allow_non_private
     assert not policy.allow_exact_metrics
+    assert not policy.allow_personal_models
     assert policy.groups.refused(["ward"]) == ["ward"]
     assert policy.datasets.refused(["whatever"]) == []
 

@@ -137,3 +137,13 @@ def test_batches_come_from_pinned_memory() -> None:
     there = device.copy(torch.arange(6).reshape(2, 3))
     assert there.device.type == "cuda"
     assert there.cpu().tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_half_precision_products_are_added_in_float32() -> None:
+    products = torch.backends.cuda.matmul
+    products.allow_bf16_reduced_precision_reduction = True
+    products.allow_fp16_reduced_precision_reduction = True
+    pick_device()
+    assert not products.allow_bf16_reduced_precision_reduction
+    assert not products.allow_fp16_reduced_precision_reduction
+    assert not products.allow_fp16_accumulation

@@ -11,7 +11,6 @@ from flwr.app import ConfigRecord, RecordDict
 
 from common import messages
 from common.config import Config, from_json, to_json
-from common.errors import UserError
 from common.messages import MessageError, Report, Request
 
 REPORT: dict[str, Any] = {
@@ -72,6 +71,6 @@ def test_a_sender_cannot_read_the_receivers_environment(monkeypatch: pytest.Monk
     monkeypatch.setenv("A_SECRET", "secret")
     tree = json.loads(to_json(Config()))
     tree["data"]["columns"]["text"] = "${oc.env:A_SECRET}"
-    with pytest.raises(UserError, match="interpolation") as caught:
-        from_json(json.dumps(tree))
-    assert "secret" not in str(caught.value)
+    config = from_json(json.dumps(tree))
+    assert config.data.columns.text == "${oc.env:A_SECRET}"
+    assert "secret" not in to_json(config)

@@ -230,10 +230,11 @@ def test_refusals_are_told_and_disturb_nobody(
     assert set(results["final"]["partners"]) == {"partner-1", "partner-2"}
     assert all(row["accuracy_error"] > 0 for row in results["final"]["partners"].values())
     log = (tmp_path / "run" / "flower.log").read_text()
-    assert "partner-3 does not take part: epsilon 8 is not within the 0.5" in log
+    assert "partner-3 does not take part: privacy.epsilon: this partner's policy" in log
+    assert "0.5" not in log.partition("partner-3 does not take part")[2].partition("\n")[0]
     assert "partner-4 does not take part" in log
     assert "another version" in log
-    assert "epsilon 8 is not within the 0.5" in federation.log("partner-3")
+    assert "epsilon 8: it is not within the 0.5" in federation.log("partner-3")
 
 
 def test_an_attack_and_a_bundle_with_code_are_not_run(

@@ -22,13 +22,14 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import session
+from client import session, task
 from client.deployed import load_partner_file, localised, rows
-from client.ledger import LedgerError
+from client.ledger import BudgetExceeded, LedgerError
 from common import messages
 from common.bundle import build_bundle, check_bundle
 from common.config import Config, DataConfig, to_json
 from common.errors import UserError
+from common.refusals import Reason, Refused
 from scripts import cli
 from scripts.partner import _data as check_data_line
 from scripts.provision import load_federation, provision, revoke_partner, rotate_partner
@@ -197,6 +198,53 @@ def test_where_the_rows_are_never_comes_from_the_coordinator(
     ):
         with pytest.raises(UserError, match=words):
             localised(own, wrong)
+
+
+def test_the_partner_alone_names_the_revision_of_a_model(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    models = {"mini": "org/mini@abc1", "plain": "org/plain", "here": "folder", "e": "embedded"}
+    own = load_partner_file(partner_file(made[1], tmp_path, models=models))
+
+    def taken(name: str, revision: str | None) -> tuple[str, str | None]:
+        model = asked(base=name).model
+        config = asked()
+        config.model = replace(model, revision=revision)
+        found = localised(own, config).model
+        return found.base, found.revision
+
+    assert taken("mini", None) == taken("mini", "abc1") == ("org/mini", "abc1")
+    assert taken("plain", None) == ("org/plain", None)
+    # Nothing is downloaded.
+    assert taken("here", "refs/pr/7") == (str(tmp_path / "folder"), None)
+    assert taken("e", "refs/pr/7") == ("embedded", None)
+    for name, revision in (("mini", "refs/pr/7"), ("plain", "refs/pr/7"), ("mini", "")):
+        with pytest.raises(Refused) as caught:
+            taken(name, revision)
+        assert (caught.value.reason, caught.value.key) == (Reason.REVISION, "model.revision")
+
+
+def test_a_partner_file_is_text_too(
+    made: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    labels = ["${oc.env:A_SECRET}", "good"]
+    own = load_partner_file(partner_file(made[1], tmp_path, data={"labels": labels}))
+    assert own.data.labels == labels
+    with pytest.raises(UserError, match=r"data\.labels\[0\].*quotes"):
+        load_partner_file(partner_file(made[1], tmp_path, data={"labels": [False, True]}))
+
+
+def test_what_a_partner_says_of_a_strange_bundle(caplog: pytest.LogCaptureFixture) -> None:
+    """Flower sends the text of the error to the coordinator."""
+    for content in (b"", build_bundle("6.6.6\x1b"), build_bundle("6.6.6-c4n4ry")):
+        with pytest.raises(UserError) as caught:
+            task._refuse_code(content)
+        assert str(caught.value) in (Reason.BUNDLE.told(), Reason.VERSION.told())
+        assert caught.value.__suppress_context__
+    assert "c4n4ry" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -373,4 +421,11 @@ def test_paths_of_a_partner_stay_in_its_own_log(
     assert "its files cannot be used" in refusal(None)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     monkeypatch.setattr(session, "open_session", handler(full))
-    assert "OSError (No space left on device)" in refusal(None)
+    assert "its files cannot be used" in refusal(None)
+    assert "OSError (No space left on device)" in caplog.text
+    # Neither its text nor its type or place: they can depend on a row.
+    monkeypatch.setattr(session, "open_session", handler(RuntimeError("a patient's name")))
+    assert refusal(None) == Reason.INTERNAL.told()
+    assert "patient" not in caplog.text
+    monkeypatch.setattr(session, "open_session", handler(BudgetExceeded("epsilon 3.2 of 8")))
+    assert refusal(None) == Reason.BUDGET.told()

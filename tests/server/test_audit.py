@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
 
 import pytest
+import yaml
 
+from common.config import Config
+from common.data.schema import Block
 from common.errors import UserError
 from scripts import cli
 from server import audit
@@ -95,6 +102,56 @@ def test_what_is_removed_added_or_exchanged_is_found(run: Path, tmp_path: Path) 
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("epsilon: 8.0", "epsilon: 80.0"))
     found("config.yaml")
+
+
+def test_every_setting_is_covered(run: Path) -> None:
+    """All but where the run's files are, which a moved run has elsewhere."""
+    path = run / "config.yaml"
+    tree = yaml.safe_load(path.read_text())
+    found = {}
+    for key, kind in settings(Config):
+        changed = copy.deepcopy(tree)
+        *sections, name = key.split(".")
+        holder = changed
+        for section in sections:
+            holder = holder[section]
+        holder[name] = other(kind, holder[name])
+        path.write_text(yaml.safe_dump(changed))
+        found[key] = any("is not the configuration" in p for p in verify(run).problems)
+    assert len(found) > 90
+    # `version` has one value only, and another is refused when the file is read.
+    free = {key for key, covered in found.items() if not covered} - {"version"}
+    assert free == {"run.dir", "run.resume", "run.cache_dir"} == set(audit.PLACES)
+
+
+def settings(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of the schema that is no section, with its type."""
+    for name, inner in get_type_hints(kind).items():
+        if is_dataclass(inner):
+            yield from settings(cast(type, inner), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", inner
+
+
+def other(kind: Any, value: Any) -> Any:
+    """Another value of the same type."""
+    if kind is bool:
+        return not value
+    if type(None) in get_args(kind):
+        kind = get_args(kind)[0]
+        value = kind() if value is None else value
+    made: dict[Any, Callable[[], Any]] = {
+        int: lambda: value + 1,
+        float: lambda: value + 1.0,
+        str: lambda: f"{value}x",
+        list[str]: lambda: [*value, "x"],
+        list[float]: lambda: [*value, 1.0],
+        dict[str, str]: lambda: {**value, "x": "x"},
+        dict[str, list[str]]: lambda: {**value, "x": ["x"]},
+        dict[str, Any]: lambda: {**value, "x": 1},
+        dict[str, Block]: lambda: {**value, "x": {"kind": "iid"}},
+    }
+    return made[kind]()
 
 
 def rewritten(run: Path, change: dict[str, object]) -> None:
