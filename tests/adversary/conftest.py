@@ -1,7 +1,7 @@
 """A malicious coordinator and the partner that it asks, through the partner's own door.
 
-`Coordinator.ask` hands a Flower message to `client.session.answer`, with a `partner.yaml` and a
-file of rows for a deployed partner, and with the variable of simulations for a simulated one.  So the
+`Coordinator.ask` hands a Flower message to `client.session.answer`: with a `partner.yaml` and a
+file of rows for a deployed partner, with the variable of simulations for a simulated one.  So the
 tests know the messages and the files, and nothing of what is between them.
 """
 
