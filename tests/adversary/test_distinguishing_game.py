@@ -29,7 +29,7 @@ from tests.adversary.conftest import Coordinator, Reply, Row
 from tests.adversary.crafted import Parameters, saturated
 from tests.adversary.mersenne import Floats
 
-MESSAGES = int(os.environ.get("FEDACCORD_ADVERSARY_MESSAGES", "120"))
+MESSAGES = int(os.environ.get("FEDACCORD_ADVERSARY_MESSAGES", "80"))
 ROWS, DELTA = 24, 1e-2
 # Chance of a false alarm in each comparison.
 ALARM = 1e-5
@@ -106,7 +106,7 @@ def gradient(here: Coordinator, row: Row, parameters: Parameters) -> dict[str, T
     return {name: zero if g is None else g for name, g, zero in pairs}
 
 
-def projections(game: Game) -> tuple[Floats, Floats, float]:
+def projections(game: Game, count: int = MESSAGES) -> tuple[Floats, Floats, float]:
     """The attacker's statistic, in units of the clipping norm, without and with the secret row."""
     parameters = saturated(game.here.start())
     config = game.here.config
@@ -114,9 +114,9 @@ def projections(game: Game) -> tuple[Floats, Floats, float]:
     assert not any(bool(g.any()) for g in usual.values())
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in secret.values()))
     assert norm > config.privacy.clip
-    shares = np.empty((2, MESSAGES))
+    shares = np.empty((2, count))
     epsilon = 0.0
-    for place in range(2 * MESSAGES):
+    for place in range(2 * count):
         reply = game.reply(messages.TRAIN, bool(place % 2), parameters)
         sums = {n: -delta.double() * config.train.batch for n, delta in reply.arrays.items()}
         product = sum(float((sums[n] * g).sum()) for n, g in secret.items()) / norm
@@ -150,7 +150,7 @@ def test_the_game_is_won_without_noise(game: Game, monkeypatch: pytest.MonkeyPat
         return replace(privacy, noise_multiplier=sigma / 1e6)
 
     monkeypatch.setattr(work, "_privacy", silent)
-    without, with_row, epsilon = projections(game)
+    without, with_row, epsilon = projections(game, 40)
     assert np.max(without) < 0.01 < 0.9 < np.min(with_row)
     assert told_apart(without, with_row, epsilon) != []
 
