@@ -601,7 +601,6 @@ def _not_finite(report: Report) -> str | None:
     del numbers["loss"]
     numbers["confusion"] = [x for row in report.confusion for x in row]
     numbers["groups"] = [x for table in report.groups.values() for row in table for x in row]
-    numbers["extra"] = list(report.extra.values())
     # Written so that NaN is found too.
     return next((k for k, v in numbers.items() if not all(abs(x) <= LARGEST for x in v)), None)
 
@@ -615,7 +614,7 @@ def reply_metrics(report: Report) -> dict[str, float]:
     measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if told else {}
     if (gap := _largest_gap(report)) is not None:
         measured["gap"] = gap
-    return {**report.extra, **measured, "examples": report.examples}
+    return {**measured, "examples": report.examples}
 
 
 def _largest_gap(report: Report) -> float | None:

@@ -125,7 +125,6 @@ def test_reports_of_another_name_or_shape_are_refused() -> None:
         ("a", replace(good, confusion=[[1.0, 1e300], [1.0, 0.0]])),
         ("a", replace(good, train_seconds=float("inf"))),
         ("a", replace(good, examples=float("nan"))),
-        ("a", replace(good, extra={"x": float("inf")})),
         ("a", replace(good, groups={str(i): good.confusion for i in range(1001)})),
     ):
         with pytest.raises(messages.MessageError):
