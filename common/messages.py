@@ -192,3 +192,8 @@ def array_bytes(content: RecordDict) -> int:
     """Bytes of parameters in a message."""
     record = content.array_records.get(ARRAYS)
     return 0 if record is None else sum(len(array.data) for array in record.values())
+
+
+def array_count(content: RecordDict) -> int:
+    """Number of parameters' arrays in a message."""
+    return len(content.array_records.get(ARRAYS) or ())

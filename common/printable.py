@@ -57,7 +57,7 @@ class PrintableFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; the lines of a traceback are indented, so that none looks like another entry."""
+        """The entry; the lines of its traceback are indented, so that none looks like an entry."""
         plain = copy(record)
         plain.msg, plain.args = printable(record.getMessage()), None
         return printable_lines(super().format(plain)).replace("\n", "\n    ")
