@@ -147,10 +147,13 @@ def localised(own: PartnerFile, asked: Config) -> Config:
         raise UserError("data.bounds: differ from the bounds in this partner's file")
     if asked.data.unit != own.data.unit:
         raise UserError("data.unit: differs from the unit in this partner's file")
+    groups = list(asked.data.columns.groups)
+    if set(groups) - set(own.data.columns.groups):
+        raise UserError("data.columns.groups: this partner's file does not list all of these")
     return replace(
         asked,
         model=replace(asked.model, base=own.models[asked.model.base]),
-        data=own.data,
+        data=replace(own.data, columns=replace(own.data.columns, groups=groups)),
         run=replace(
             asked.run,
             seed=own.split_seed,
