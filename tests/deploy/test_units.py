@@ -199,6 +199,24 @@ def test_where_the_rows_are_never_comes_from_the_coordinator(
             localised(own, wrong)
 
 
+def test_only_the_group_columns_that_a_run_asks_for_are_used(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = {"labels": ["bad", "good"], "path": "notes.csv", "columns": {"groups": ["ward", "sex"]}}
+    own = load_partner_file(partner_file(made[1], tmp_path, data=data))
+
+    def groups(*names: str) -> list[str]:
+        request = asked()
+        request.data.columns.groups = list(names)
+        return localised(own, request).data.columns.groups
+
+    assert own.data.columns.groups == ["ward", "sex"]
+    assert (groups(), groups("sex")) == ([], ["sex"])
+    with pytest.raises(UserError, match=r"data\.columns\.groups") as caught:
+        groups("sex", "diagnosis")
+    assert "diagnosis" not in str(caught.value)
+
+
 def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("presidio_analyzer", reason="the extra deidentify is not installed")
     (tmp_path / "names").mkdir()
