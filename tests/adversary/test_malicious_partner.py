@@ -333,6 +333,10 @@ ATTACKS: dict[str, Spoil] = {
 }
 
 
+# Those that spoil the update alone; the last message measures, and there the partner is honest.
+UPDATES = "float64", "another dtype", "integers", "nan", "largest", "shape", "one more", "no array"
+
+
 @pytest.fixture(scope="module")
 def alone(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of the three honest partners, whose fourth says no."""
@@ -350,8 +354,7 @@ def test_the_run_goes_on_and_the_honest_result_is_unharmed(
     found, _ = run(tiny_bert, tmp_path / "run", ATTACKS[attack])
     honest, final = dict(alone["final"]), dict(found["final"])
     del honest["partners"], final["partners"]
-    if attack in ("float64", "another dtype", "integers", "nan", "largest", "shape", "one more"):
-        # Only the update is refused: the last message measures, and there the partner is honest.
+    if attack in UPDATES:
         assert final.pop("data")["partners"] == honest.pop("data")["partners"] + 1
         honest = {key: honest[key] for key in ("accuracy", "loss", "epsilon")}
         final = {key: final[key] for key in honest}
