@@ -169,10 +169,17 @@ def localised(own: PartnerFile, asked: Config) -> Config:
     ):
         if not same:
             raise Refused(Reason.OTHER_DATA, f"{key}: differs from this partner's file", key)
+    groups = list(theirs.columns.groups)
+    if set(groups) - set(ours.columns.groups):
+        raise Refused(
+            Reason.OTHER_DATA,
+            "data.columns.groups: this partner's file does not list all of these",
+            "data.columns.groups",
+        )
     return replace(
         asked,
         model=replace(asked.model, base=model.place, revision=model.revision),
-        data=own.data,
+        data=replace(ours, columns=replace(ours.columns, groups=groups)),
         run=replace(
             asked.run,
             seed=own.split_seed,

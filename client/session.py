@@ -28,7 +28,8 @@ from common.errors import UserError
 from common.features import Examples
 from common.messages import MessageError, Refusal, Request
 from common.model import Network, build
-from common.refusals import Reason, Refused, printable
+from common.printable import short_entry
+from common.refusals import Reason, Refused
 from common.request import checked
 from common.words import prepare_table
 
@@ -161,7 +162,7 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
     except Exception as error:
         reason = described(error)
         if not in_simulation():
-            log.error("%s", printable(reason))
+            log.error("%s", short_entry(reason))
             reason = told(error)
         content = messages.pack(Refusal(name, reason))
     return Message(content, reply_to=message)

@@ -21,7 +21,8 @@ from flwr.supernode.runtime import run_clientapp as flower
 
 from common.bundle import check_bundle
 from common.errors import UserError
-from common.refusals import Reason, Refused, printable
+from common.printable import short_entry
+from common.refusals import Reason, Refused
 from common.worker import substitute
 
 log = logging.getLogger("fedaccord")
@@ -57,7 +58,7 @@ def _refuse_code(content: bytes, **_: object) -> Path:
     try:
         check_bundle(content)
     except UserError as error:
-        log.error("%s", printable(str(error)))
+        log.error("%s", short_entry(str(error)))
         reason = error.reason if isinstance(error, Refused) else Reason.BUNDLE
         raise UserError(reason.told()) from None
     return Path()
@@ -82,7 +83,7 @@ def _answer(message: Message, context: Context) -> Message:
         return reply
     except Exception as error:
         # Flower would answer with its text, which may quote the message.
-        log.error("%s", printable(described(error)))
+        log.error("%s", short_entry(described(error)))
         return Message(pack(Refusal("?", told(error))), reply_to=message)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -95,8 +96,8 @@ def _tell_cost(reply: Message, seconds: float) -> None:
 
     body = unpack(reply.content)
     # Texts of the coordinator's choice.
-    kind = printable(reply.metadata.message_type[:40])
-    number = printable(reply.metadata.group_id[:40])
+    kind = short_entry(reply.metadata.message_type[:40])
+    number = short_entry(reply.metadata.group_id[:40])
     if isinstance(body, Refusal):
         log.warning("%s %s refused: %s", kind, number, body.reason)
     else:

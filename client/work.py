@@ -101,15 +101,27 @@ def check_round(session: Session, request: Request) -> None:
         raise Refused(Reason.ROUND, f"round {request.round} is not one of the run's rounds")
 
 
-def check_parameters(parameters: Mapping[str, Tensor]) -> None:
-    """Refuse parameters that are not numbers: nothing private may be computed from them.
+def check_parameters(parameters: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that are not those of this run's model, or not numbers.
 
-    Raises UserError naming the tensor.
+    `own` are the model's own: names, shapes and dtypes must be the same.  A number that is finite
+    in another dtype (1e300 in float64) is infinite in the model's.
+
+    Raises UserError naming a tensor of the model, never one of the request.
     """
-    for name, tensor in parameters.items():
-        if not bool(torch.isfinite(tensor).all()):
+    if parameters.keys() != own.keys():
+        raise Refused(
+            Reason.PARAMETERS, "the incoming model has other tensors than this run's model"
+        )
+    for name, tensor in own.items():
+        given = parameters[name]
+        if given.shape != tensor.shape or given.dtype != tensor.dtype:
+            raise Refused(
+                Reason.PARAMETERS, f"the incoming model has another shape or dtype: {name}"
+            )
+        if not bool(torch.isfinite(given).all()):
             raise Refused(Reason.PARAMETERS, f"the incoming model is not finite: {name}")
-        if name.endswith("spread") and not bool((tensor > 0).all()):
+        if name.endswith("spread") and not bool((given > 0).all()):
             raise Refused(
                 Reason.PARAMETERS, f"the incoming model is unusable: {name} must be above 0"
             )
@@ -195,7 +207,7 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
     """Evaluate the incoming global model on the validation rows."""
     admit(session, request.run)
     parameters = messages.arrays(content)
-    check_parameters(parameters)
+    check_parameters(parameters, {**session.network.read(), **session.network.constants()})
     session.network.write(parameters)
     step = f"evaluate/{digest(parameters)}"
     measured = _measure(session, request.run, step)
@@ -212,7 +224,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     check_request(session)
     check_round(session, request)
     start = messages.arrays(content)
-    check_parameters(start)
+    check_parameters(start, {**session.network.read(), **session.network.constants()})
     note_exact(session.config, session.partner, request.run)
     session.network.write(start)
     rate = sample_rate(session, request.run)
@@ -313,7 +325,9 @@ def digest(parameters: Mapping[str, Tensor]) -> str:
 
 def _measure(session: Session, run: str, step: str) -> Metrics:
     """What may be told of the model as it stands, on the validation rows."""
-    groups = group_values(session.partner.validation)
+    # The table holds the columns of the partner's own file; those that the run asks for leave.
+    asked = session.config.data.columns.groups
+    groups = {n: v for n, v in group_values(session.partner.validation).items() if n in asked}
     measured = evaluate_on(
         session.network, session.validation, groups, session.device, on_error=_unmeasured
     )

@@ -123,7 +123,8 @@ class RunConfig:
     # The updates of a round that need more memory than this are kept in a file and mapped.
     updates_mb: float = 4096.0
     keep_checkpoints: int = 2
-    # Stop after this many rounds without a better mean validation loss; 0 never stops early.
+    # Stop after this many rounds without a better validation loss (the median of the partners'); 0
+    # never stops early.
     patience: int = 0
     # The delivered model averages the global models of the last rounds (Polyak averaging, a
     # post-processing that costs no privacy): the share of the rounds that enters.

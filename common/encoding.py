@@ -70,6 +70,9 @@ def decode(arrays: Mapping[str, Tensor], encoding: str) -> dict[str, Tensor]:
             shape, or is negative, infinite or not a number.
     """
     if encoding == "float32":
+        for name, tensor in arrays.items():
+            if tensor.dtype != torch.float32:
+                raise EncodingError(f"tensor {name!r:.100} has dtype {tensor.dtype}, not float32")
         return dict(arrays)
     expected = torch.float16 if encoding == "float16" else torch.int8
     values = {name: tensor for name, tensor in arrays.items() if not name.endswith(SCALE)}

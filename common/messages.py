@@ -3,19 +3,27 @@
 A message is a Flower RecordDict: `parameters` (arrays by name) beside one JSON object.  JSON,
 because Flower's config records take flat scalars only.  Values are checked on arrival: whoever
 sends something else is answered with a reason, not trusted.
+
+Texts are cleaned on arrival too, in `unpack` and nowhere else: a name has at most 200 printable
+characters and a reason is one line of at most 400, so that no later code has to think of what a
+partner might make a terminal, a log or a page do.  They are cleaned and not refused, because a
+group value may hold a tab or a soft hyphen without anybody meaning harm; a message in which two
+keys become equal is refused.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
+
+from common.printable import short_name, short_reason
 
 PREPARE = "query.prepare"
 TRAIN = "train"
@@ -86,7 +94,6 @@ class Report:
     message_seconds: float = 0.0
     count_noise: float = 0.0
     examples_noise: float = 0.0
-    extra: dict[str, float] = field(default_factory=dict)
     # The task's own exact sums (`common.tasks`); none where metrics are private.
     sums: list[list[float]] = field(default_factory=list)
 
@@ -117,7 +124,7 @@ def put_seconds(content: RecordDict, seconds: float) -> None:
 
 
 def unpack(content: RecordDict) -> Any:
-    """The dataclass inside a message.
+    """The dataclass inside a message, its texts printable and its numbers floats where they may be.
 
     Raises MessageError when there is none, its kind is unknown, or a field is missing, unknown or
     of another type than the dataclass says.
@@ -126,29 +133,38 @@ def unpack(content: RecordDict) -> Any:
         header = content.config_records[HEADER]
         form, fields = KINDS[str(header["kind"])]
         body = form(**json.loads(str(header["body"])))
-        wrong = [name for name, kind in fields.items() if not _is(getattr(body, name), kind)]
-        if wrong:
-            raise MessageError(f"not a fedaccord message: {wrong[0]} has the wrong type")
-        return body
+        return replace(
+            body, **{name: _clean(name, getattr(body, name), kind) for name, kind in fields.items()}
+        )
     except MessageError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise MessageError(f"not a fedaccord message: {type(error).__name__}") from error
 
 
-def _is(value: object, kind: Any) -> bool:
-    """Whether a JSON value has the type of a field (str, int, float, list[...], dict[str, ...])."""
+def _clean(field: str, value: object, kind: Any) -> Any:
+    """A JSON value as its field's type (str, int, float, list[...], dict[str, ...]).
+
+    Raises MessageError naming the field when it is of another type.
+    """
     inner = get_args(kind)
-    if get_origin(kind) is list:
-        return isinstance(value, list) and all(_is(item, inner[0]) for item in value)
-    if get_origin(kind) is dict:
-        return isinstance(value, dict) and all(_is(item, inner[1]) for item in value.values())
-    if isinstance(value, bool):
-        return False
+    if get_origin(kind) is list and isinstance(value, list):
+        return [_clean(field, item, inner[0]) for item in value]
+    if get_origin(kind) is dict and isinstance(value, dict):
+        cleaned = {short_name(key): _clean(field, item, inner[1]) for key, item in value.items()}
+        if len(cleaned) < len(value):
+            raise MessageError(f"not a fedaccord message: {field} has the same key twice")
+        return cleaned
+    if kind is str and isinstance(value, str):
+        return short_reason(value) if field == "reason" else short_name(value)
+    if isinstance(value, bool) or kind not in (int, float):
+        raise MessageError(f"not a fedaccord message: {field} has the wrong type")
     # Integers of JSON have no bound; those of no count and no float would fail in arithmetic.
-    if isinstance(value, int) and abs(value) > 2**63:
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
+    if isinstance(value, int) and abs(value) <= 2**63:
+        return kind(value)
+    if isinstance(value, float) and kind is float:
+        return value
+    raise MessageError(f"not a fedaccord message: {field} has the wrong type")
 
 
 def arrays(content: RecordDict) -> dict[str, Tensor]:
@@ -176,3 +192,8 @@ def array_bytes(content: RecordDict) -> int:
     """Bytes of parameters in a message."""
     record = content.array_records.get(ARRAYS)
     return 0 if record is None else sum(len(array.data) for array in record.values())
+
+
+def array_count(content: RecordDict) -> int:
+    """Number of parameters' arrays in a message."""
+    return len(content.array_records.get(ARRAYS) or ())

@@ -12,8 +12,6 @@ from enum import Enum
 
 from common.errors import UserError
 
-MAX_LOGGED = 500
-
 
 class Reason(Enum):
     """Every sentence that a deployed partner can refuse with."""
@@ -73,15 +71,3 @@ class Refused(UserError):
     def told(self) -> str:
         """What a deployed partner answers."""
         return self.reason.told(self.key)
-
-
-def printable(text: str) -> str:
-    """`text` as one line for a log, at most MAX_LOGGED characters.
-
-    Line ends, escape sequences, characters that change the direction of writing and whatever else
-    does not print are written as Python escapes.
-    """
-    cut = text if len(text) <= MAX_LOGGED else f"{text[:MAX_LOGGED]}…"
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut
-    )

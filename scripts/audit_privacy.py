@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.text import Text
 
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomic
 from scripts.compose import load_config
+from scripts.console import PlainConsole
 from scripts.simulate import complete, configure
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def main(
         "confidence": confidence,
         "seed": seed,
     }
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     bounds = []
     if canaries > 0:
         found = _canary_audit(config, canaries, confidence, seed)
@@ -68,10 +69,11 @@ def main(
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / REPORT, json.dumps(report, indent=1))
     if refuted:
-        console.print(
-            f"[red]REFUTED[/red]: the training is not ({claimed:g}, {delta:g})-private "
-            f"(unless the audit was unlucky, which happens once in {1 / (1 - confidence):.0f})."
+        words = (
+            f": the training is not ({claimed:g}, {delta:g})-private (unless the audit was "
+            f"unlucky, which happens once in {1 / (1 - confidence):.0f})."
         )
+        console.print(Text.assemble(("REFUTED", "red"), words))
     console.print(f"report: {directory / REPORT}")
     return 1 if refuted else 0
 
@@ -144,7 +146,7 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
     return audit(trial, privacy.delta, confidence, seed)
 
 
-def _tell_canaries(console: Console, found: CanaryAudit, claimed: float | None) -> None:
+def _tell_canaries(console: PlainConsole, found: CanaryAudit, claimed: float | None) -> None:
     console.print(
         f"Canaries: {found.correct} of {found.guesses} guesses right on {found.canaries} made-up "
         f"rows (all of them: {found.accuracy:.1%})."
@@ -152,7 +154,7 @@ def _tell_canaries(console: Console, found: CanaryAudit, claimed: float | None) 
     _tell_bound(console, found.epsilon_lower_bound, found.confidence, found.delta, claimed)
 
 
-def _tell_membership(console: Console, told: MembershipAudit, claimed: float | None) -> None:
+def _tell_membership(console: PlainConsole, told: MembershipAudit, claimed: float | None) -> None:
     low, high = told.true_positive_interval
     console.print(
         f"Membership by loss: AUC {told.auc:.3f} on {told.members} training and {told.others} "
@@ -163,7 +165,7 @@ def _tell_membership(console: Console, told: MembershipAudit, claimed: float | N
 
 
 def _tell_bound(
-    console: Console, bound: float, confidence: float, delta: float, claimed: float | None
+    console: PlainConsole, bound: float, confidence: float, delta: float, claimed: float | None
 ) -> None:
     beside = "no privacy is claimed" if claimed is None else f"claimed: {claimed:g}"
     console.print(

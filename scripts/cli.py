@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, cast
 
 from common.errors import UserError
+from common.printable import printable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = cast(Callable[..., int], module.main)
         return command(*arguments.arguments(arguments))
     except UserError as error:
-        print(f"fedaccord: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"fedaccord: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

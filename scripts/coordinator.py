@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from common.config import Config, to_json
 from common.data.schema import NAMED
 from common.errors import UserError
 from common.files import held, private_directory
+from common.printable import log_printable
 from common.processes import Child, flower_environment, new_secret, supervise
+from scripts.console import PlainConsole
 from scripts.simulate import claim, configure
 
 KEYS = ("version", "host", "port", "control_port", "directory")
@@ -80,7 +81,7 @@ def serve(own: Coordinator) -> int:
     """
     from server.control import connect, read_keys
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    log_printable(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     log = logging.getLogger("fedaccord")
     authority, keys = own.beside("ca.pem"), own.beside("partners")
@@ -171,11 +172,11 @@ def submit(own: Coordinator, overrides: Sequence[str]) -> int:
     config = complete(config)
     claim(directory, config)
     (directory / PROGRESS).unlink(missing_ok=True)
-    console = Console()
-    console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
+    console = PlainConsole()
+    console.print(f"run directory: {directory}", soft_wrap=True)
     with connect(own.control_port, own.beside("ca.pem")) as control:
         number = control.submit(to_json(config))
-        console.print(f"run {number}", highlight=False)
+        console.print(f"run {number}")
         try:
             with Terminal(console, config.private) as terminal:
                 reader = Reader(directory / PROGRESS, terminal)
@@ -189,15 +190,14 @@ def submit(own: Coordinator, overrides: Sequence[str]) -> int:
         except KeyboardInterrupt:
             console.print(
                 f"run {number} goes on; stop it with: fedaccord stop {own.path} {number}",
-                highlight=False,
                 soft_wrap=True,
             )
             return 130
     if not (directory / "results.json").exists():
         reason = state.details.removeprefix("ServerApp failed with exception: ") or state.outcome
         raise UserError(f"the run ended early: {reason}; continue with run.resume={directory}")
-    console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
-    console.print(f"report: {directory / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"model: {directory / 'model'}", soft_wrap=True)
+    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
     return 0
 
 
@@ -205,7 +205,7 @@ def status(own: Coordinator) -> int:
     """Print who is registered and connected, and the latest runs."""
     from server.control import connect
 
-    console = Console(highlight=False)
+    console = PlainConsole()
     with connect(own.control_port, own.beside("ca.pem")) as control:
         partners, runs = Table("partner", "connected"), Table("run", "status", "details")
         for node in control.nodes():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from common.errors import UserError
 from common.files import write_atomic
+from scripts.console import PlainConsole
 from scripts.output import output_file
 from server.explain import Explanation, explain, global_words
 from server.report.explanation import explanation_page
@@ -36,7 +36,7 @@ def main(
     if rows < 1 or top < 1:
         raise UserError("explain: --rows and --top must be at least 1")
     page = output_file("--html", html)
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     trained = load_trained(Path(directory))
     if text is None:
         table = test_rows(Path(directory), rows)
@@ -58,7 +58,7 @@ def main(
     console.print(_shown(one))
     if page:
         write_atomic(page, explanation_page(one))
-        console.print(f"page: {html}", markup=False)
+        console.print(f"page: {html}")
     return 0
 
 

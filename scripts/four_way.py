@@ -11,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from common.config import config_hash, malicious
@@ -19,6 +18,7 @@ from common.errors import UserError, described
 from common.files import write_atomic
 from scripts import simulate
 from scripts.compose import as_group_choice, compose_config
+from scripts.console import PlainConsole
 from server.fourway import CELLS, HEAD, SCHEMA_VERSION, Cell, cells_of, markdown, rows
 from server.report.study import write_study_report
 
@@ -40,7 +40,7 @@ def main(
     """
     # Before anything of Flower's is imported, which reads some of it then.
     os.environ.update(simulate.ENVIRONMENT)
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     study = Path(directory).expanduser().absolute()
     document = plan(overrides, _seeds(seeds), {"dp": dp, "attack": attack, "fair": fair})
     _claim(study, document)
@@ -136,7 +136,7 @@ def _began(place: Path) -> bool:
     return (place / "checkpoints").exists()
 
 
-def _run_missing(document: dict[str, Any], study: Path, console: Console) -> list[str]:
+def _run_missing(document: dict[str, Any], study: Path, console: PlainConsole) -> list[str]:
     """Run every cell that has no result, on workers that all share; the names of those that failed.
 
     Raises KeyboardInterrupt when stopped (the cell that was under way goes on from its checkpoint),
@@ -158,7 +158,7 @@ def _run_missing(document: dict[str, Any], study: Path, console: Console) -> lis
                         why = described(error)
                         if not _began(place):
                             raise UserError(f"{cell.name}, seed {seed}: {why}") from error
-                        console.print(f"failed: {why}", markup=False)
+                        console.print(f"failed: {why}")
                         failed.append(f"{cell.name}, seed {seed}")
                 _write(study, document)
     finally:

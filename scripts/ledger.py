@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from client import ledger, lifetime
 from client.accounting import Budget, epsilon
+from scripts.console import PlainConsole
 
 
 def show(path: Path | str) -> int:
@@ -18,7 +18,7 @@ def show(path: Path | str) -> int:
     Raises:
         UserError: if there is no such ledger or it is damaged.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     entries = ledger.read(path)
     held = ledger.reservations(entries)
     console.print(f"Data set {_plain(repr(entries[0].body['dataset']))}, {len(entries)} rows.")
@@ -58,10 +58,10 @@ def verify(path: Path | str) -> int:
     Raises:
         UserError: if there is no such ledger.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     problems = ledger.verify(path)
     for problem in problems:
-        console.print(f"[red]damaged[/red]: {_plain(problem)}")
+        console.print(Text.assemble(("damaged", "red"), f": {_plain(problem)}"))
     if not problems:
         entries = ledger.read(path)
         console.print(
@@ -73,8 +73,7 @@ def verify(path: Path | str) -> int:
 
 def _plain(text: str) -> str:
     """Text for the terminal: the names of runs come from a coordinator, who may try to steer it."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return escape(shown)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _spent(entries: list[ledger.Entry], delta: float) -> list[str]:

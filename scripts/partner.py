@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from client.deployed import PARTNER_VARIABLE, PartnerFile, load_partner_file, rows
 from common.errors import UserError
 from common.files import private_directory
+from common.printable import log_printable
 from common.processes import Child, flower_environment, free_port, new_secret, supervise
+from scripts.console import PlainConsole
 
 CONNECT_SECONDS = 10.0
 NEEDED_BYTES = 1 << 30
@@ -242,7 +243,7 @@ def start(own: PartnerFile, worker_module: str = "client.worker") -> int:
 
     Raises UserError when the server's certificate, the key or the data would make that pointless.
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    log_printable(logging.INFO)
     log = logging.getLogger("fedaccord")
     _key(own)
     _data(own)
@@ -284,9 +285,9 @@ def main(action: str, path: str) -> int:
     own = load_partner_file(Path(path))
     if action == "start":
         return start(own)
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     lines = check(own)
     for line in lines:
-        verdict = "[green]pass[/green]" if line.passed else "[red]FAIL[/red]"
-        console.print(f"{verdict}  {line.what}: {escape(line.words)}")
+        verdict = ("pass", "green") if line.passed else ("FAIL", "red")
+        console.print(Text.assemble(verdict, f"  {line.what}: {line.words}"))
     return 0 if all(line.passed for line in lines) else 1

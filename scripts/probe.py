@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from common.errors import UserError
 from common.files import write_atomic
+from scripts.console import PlainConsole
 from scripts.output import output_file
 from server.probe.perturb import perturbed
 from server.probe.suite import Columns, probe, read_mapping, read_suite
@@ -39,7 +38,7 @@ def main(
     if rows < 1:
         raise UserError("probe: --rows must be at least 1")
     place = output_file("--json", output)
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     if suite is not None:
         cases = read_suite(Path(suite).expanduser(), Columns(*columns))
         found = probe(load_trained(Path(directory)), cases, read_mapping(mapping))
@@ -58,7 +57,7 @@ def main(
         console.print(_perturbations(found))
     if place:
         write_atomic(place, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-        console.print(f"figures: {output}", markup=False)
+        console.print(f"figures: {output}")
     return 0
 
 
@@ -69,7 +68,7 @@ def _accuracy(row: Mapping[str, Any]) -> str:
 
 def _shares(title: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
     labels = sorted({name for row in found.values() for name in row.get("by_label", {})})
-    table = Table(title, "texts", "accuracy [95 %]", *(escape(f"expected {n}") for n in labels))
+    table = Table(title, "texts", "accuracy [95 %]", *(f"expected {n}" for n in labels))
     for name, row in found.items():
         cells = [_accuracy(row["by_label"][n]) if n in row["by_label"] else "-" for n in labels]
         mark = " *" if row["small"] else ""

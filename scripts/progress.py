@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from scripts.console import PlainConsole
 from server.history import RoundRecord
 from server.observers import Silent
 
@@ -26,16 +26,16 @@ def number(value: float | None) -> str:
 class Terminal(Silent):
     """A bar for the partners of the round in progress, a line for every round done, a table."""
 
-    def __init__(self, console: Console, private: bool) -> None:
+    def __init__(self, console: PlainConsole, private: bool) -> None:
         self.console = console
         self.private = private
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("partners"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             transient=True,
         )
@@ -82,8 +82,7 @@ class Terminal(Silent):
         )
         self.console.print(
             f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}{found}"
-            f"{spent}  {record.seconds:.1f} s{refused}{missing}",
-            highlight=False,
+            f"{spent}  {record.seconds:.1f} s{refused}{missing}"
         )
         done = record.round - self.first + 1
         left = (time.monotonic() - self.began) / done * (self.rounds - record.round)

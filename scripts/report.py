@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-
 from common.errors import UserError
+from scripts.console import PlainConsole
 from scripts.sweep_privacy import compose_trials
 from server.report.run import write_report
 from server.report.study import STUDY, write_study_report
@@ -30,7 +29,7 @@ def main(directory: str) -> int:
             f"{place}: does not hold figures of the form that this version writes "
             f"({type(error).__name__}); of a run, `fedaccord verify` says what was changed"
         ) from error
-    Console(highlight=False, soft_wrap=True).print(f"report: {path}", markup=False)
+    PlainConsole(soft_wrap=True).print(f"report: {path}")
     return 0
 
 

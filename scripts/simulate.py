@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from common.config import Config, config_hash, malicious
 from common.data.schema import FILE_SOURCES
 from common.errors import UserError
 from scripts.compose import compose_config, expand, load_config, save_config
+from scripts.console import PlainConsole
 
 ENVIRONMENT = {
     "FEDACCORD_SIMULATION": "1",
@@ -182,7 +181,7 @@ def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = 
         from scripts.sweep import sweep
 
         return sweep(overrides)
-    console = Console()
+    console = PlainConsole()
     config = configure(overrides)
     assert config.run.dir is not None
     directory = Path(config.run.dir)
@@ -193,16 +192,15 @@ def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = 
     from scripts.progress import Terminal
     from server.simulation import simulate
 
-    console.print(f"run directory: {directory}", highlight=False, soft_wrap=True)
+    console.print(f"run directory: {directory}", soft_wrap=True)
     with Terminal(console, config.private) as terminal:
         done = simulate(config, [terminal], keep_workers=keep_workers)
     if not done:
         console.print(
             f"stopped; continue with: fedaccord simulate run.resume={directory}",
-            highlight=False,
             soft_wrap=True,
         )
         return 130
-    console.print(f"model: {directory / 'model'}", highlight=False, soft_wrap=True)
-    console.print(f"report: {directory / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"model: {directory / 'model'}", soft_wrap=True)
+    console.print(f"report: {directory / 'report.html'}", soft_wrap=True)
     return 0

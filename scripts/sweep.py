@@ -20,12 +20,12 @@ from hydra.types import RunMode
 from hydra.version import setbase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
 from common.config import Config, config_hash, validate
 from common.errors import UserError
 from common.files import canonical_json, held, sha256_text
 from scripts.compose import CONF, as_group_choice, one_line, refuse_null, resolved
+from scripts.console import PlainConsole
 from scripts.trial import run_trial
 from server.sweep.objectives import check
 from server.sweep.records import DOCUMENT, Document, read_sweep, write_document
@@ -43,7 +43,7 @@ def sweep(overrides: Sequence[str]) -> int:
 
     Raises UserError before anything is run when a setting is wrong.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     place = [o for o in overrides if o.startswith(f"{PLACE}=")]
     arguments = [as_group_choice(o) for o in overrides if o not in place]
     for override in arguments:
@@ -55,13 +55,13 @@ def sweep(overrides: Sequence[str]) -> int:
         document = _document(hydra, arguments)
         directory = _directory(place, document.identity)
         with _claimed(directory, document):
-            console.print(f"sweep directory: {directory}", markup=False)
+            console.print(f"sweep directory: {directory}")
             _go(hydra, arguments, directory)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(one_line(error)) from error
     except KeyboardInterrupt:
         _close(directory, console)
-        console.print("stopped; the same command continues", markup=False)
+        console.print("stopped; the same command continues")
         return 130
     return _close(directory, console)
 
@@ -186,7 +186,7 @@ def _go(hydra: Hydra, arguments: Sequence[str], directory: Path) -> None:
         runtime.end()
 
 
-def _close(directory: Path, console: Console) -> int:
+def _close(directory: Path, console: PlainConsole) -> int:
     """Write the report of what there is now, and say where."""
     from scripts.sweep_privacy import compose_trials
     from server.report.sweep import write_sweep_report
@@ -194,7 +194,7 @@ def _close(directory: Path, console: Console) -> int:
     found = read_sweep(directory)
     failed = [t for t in found.trials.values() if t.state == "failed"]
     for trial in failed:
-        console.print(f"trial {trial.number} failed: {trial.reason}", markup=False)
+        console.print(f"trial {trial.number} failed: {trial.reason}")
     path = write_sweep_report(found, compose_trials(found))
-    console.print(f"report: {path}", markup=False)
+    console.print(f"report: {path}")
     return 1 if failed else 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from scripts.console import PlainConsole
 from scripts.sweep_privacy import compose_trials
 from server.report.sweep import BEST, shown
 from server.sweep.analysis import Analysis, short
@@ -20,18 +20,18 @@ def main(action: str, directory: str) -> int:
     Raises UserError when the directory holds no sweep, or no curve can be drawn.
     """
     sweep = read_sweep(Path(directory).expanduser().absolute())
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     if action == "curve":
         from scripts.sweep_curve import draw
 
         for path in draw(sweep):
-            console.print(str(path), markup=False)
+            console.print(str(path))
     else:
         _show(sweep, console)
     return 0
 
 
-def _show(sweep: Sweep, console: Console) -> None:
+def _show(sweep: Sweep, console: PlainConsole) -> None:
     analysis = Analysis(sweep)
     names = list(dict.fromkeys([*analysis.objectives, "accuracy", "epsilon"]))
     front = {number for setting in analysis.front for number in setting.trials}
@@ -48,10 +48,10 @@ def _show(sweep: Sweep, console: Console) -> None:
             *(short(varied.get(key, "-")) for key in sweep.document.swept),
             *(shown(name, values.get(name)) for name in names),
         )
-    console.print(table, markup=False)
+    console.print(table)
     for trial in sweep.trials.values():
         if trial.reason:
-            console.print(f"trial {trial.number} {trial.state}: {trial.reason}", markup=False)
+            console.print(f"trial {trial.number} {trial.state}: {trial.reason}")
     if analysis.best is not None and analysis.objectives:
         first = analysis.objectives[0]
         value = shown(first, analysis.best.values[first], analysis.best.stds[first])
@@ -59,7 +59,7 @@ def _show(sweep: Sweep, console: Console) -> None:
             f"best: {analysis.best.name} ({OBJECTIVES[first].title} {value})", markup=False
         )
         if (place := sweep.directory / BEST).exists():
-            console.print(f"run it with: fedaccord simulate @{place}", markup=False)
+            console.print(f"run it with: fedaccord simulate @{place}")
     composed = compose_trials(sweep)
     if composed is not None:
-        console.print(composed.words(), markup=False)
+        console.print(composed.words())

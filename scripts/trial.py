@@ -14,11 +14,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from rich.console import Console
 
 from common.config import Config, config_hash, validate
 from common.errors import described
 from scripts.compose import resolved
+from scripts.console import PlainConsole
 from scripts.simulate import ENVIRONMENT, claim, complete, settle
 from server.observers import Observer
 from server.sweep.objectives import measures
@@ -52,7 +52,7 @@ def run_trial(tree: DictConfig) -> Outcome:
         overrides=[str(o) for o in hydra.overrides.task],
         time=_now(),
     )
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     clock = time.monotonic()
     try:
         config = validate(resolved(tree))
@@ -67,7 +67,7 @@ def run_trial(tree: DictConfig) -> Outcome:
         ended = replace(ended, seconds=time.monotonic() - clock, time=_now())
         tell(sweep, ended)
     values = _values(sweep, ended)
-    console.print(_line(ended, values), markup=False)
+    console.print(_line(ended, values))
     return Outcome(ended.number, ended.state, values, ended.reason)
 
 
@@ -81,7 +81,7 @@ def _known(sweep: Path, begun: Trial) -> Trial | None:
     return twin and replace(begun, state="same", same_as=twin.number)
 
 
-def _run(sweep: Path, config: Config, begun: Trial, console: Console) -> Trial:
+def _run(sweep: Path, config: Config, begun: Trial, console: PlainConsole) -> Trial:
     """Run or continue; the state stays `running` when it was stopped from outside."""
     from scripts.progress import Terminal
     from server.simulation import simulate
@@ -89,7 +89,6 @@ def _run(sweep: Path, config: Config, begun: Trial, console: Console) -> Trial:
     found = read_sweep(sweep)
     console.print(
         f"\ntrial {begun.number} of {found.document.planned}: {' '.join(found.varied(begun))}",
-        markup=False,
     )
     directory = sweep / str(begun.number)
     config = settle(config, directory)

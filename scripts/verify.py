@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from scripts.console import PlainConsole
 from server.verify import verify
 
 
@@ -15,12 +15,12 @@ def main(directory: str) -> int:
 
     Raises UserError when there is no audit log.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     verdict = verify(Path(directory))
     for problem in verdict.problems:
-        console.print(f"[red]damaged[/red]: {escape(problem)}")
+        console.print(Text.assemble(("damaged", "red"), f": {problem}"))
     for note in verdict.notes:
-        console.print(f"note: {escape(note)}")
+        console.print(f"note: {note}")
     if not verdict.problems:
         console.print(
             f"The run is whole: {verdict.entries} entries, last hash {verdict.last_hash}. "

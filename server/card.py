@@ -22,7 +22,8 @@ GAP_NAMES = {
     "equal_opportunity": "equal opportunity (TPR)",
     "equalized_odds": "equalised odds (TPR or FPR)",
 }
-
+# What Markdown gives a meaning within a line.
+MARKDOWN = frozenset("\\`*_~[]()<>!&#:.@$|")
 
 FIGURES = {
     "entity_f1": "entity F1",
@@ -354,7 +355,7 @@ def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
     elif not config.about.classes:
         kind = ""
     elif len(labels) == 2:
-        kind = f"; `{labels[1]}` is the positive class"
+        kind = f"; {_list(labels[1:])} is the positive class"
     else:
         kind = "; rates are means over classes, each against the rest"
     lines.append(
@@ -364,7 +365,7 @@ def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
     for column, found in fairness["groups"].items():
         rows = [
             (
-                f"{value or '(none)'}{' (too few rows)' if row['small'] else ''}",
+                f"{_literal(value) or '(none)'}{' (too few rows)' if row['small'] else ''}",
                 f"{row['n']:,.0f}",
                 _with_interval(row["accuracy"], row["accuracy_interval"])
                 + _noise(row["accuracy_error"]),
@@ -377,13 +378,13 @@ def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
             (
                 name,
                 _points(gap["value"], gap["interval"]) + _noise(gap["error"]),
-                f"{gap['high']} over {gap['low']}",
+                f"{_literal(gap['high'])} over {_literal(gap['low'])}",
             )
             if (gap := found["gaps"][key])
             else (name, "-", "too few rows to compare")
             for key, name in gap_names(config).items()
         ]
-        lines += ["", f"### {_escape(column)}", ""]
+        lines += ["", f"### {_escape(_literal(column))}", ""]
         lines += _table(("group", "rows", "accuracy", "TPR", "FPR"), rows)
         lines += ["", *_table(("largest difference in", "value", "between"), gaps)]
     return lines
@@ -462,6 +463,15 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _escape(text: str) -> str:
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _literal(text: str) -> str:
+    """A partner's word as Markdown shows it unchanged: no emphasis, link, image, code or HTML.
+
+    As character references, which stand in tables as well as in headings; `.` and `:` would make
+    links of bare addresses.
+    """
+    return "".join(f"&#{ord(c)};" if c in MARKDOWN else c for c in text)
 
 
 def _list(names: Sequence[str]) -> str:

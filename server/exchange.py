@@ -14,10 +14,10 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.messages import MessageError, Refusal
+from common.printable import short_reason
 
 POLL_SECONDS = 0.01
 LONGEST_PAUSE = 0.25
-LONGEST_REASON = 400
 
 
 class Stopped(Exception):
@@ -101,20 +101,12 @@ def ask(
 
 def _read(name: str, reply: Message) -> Answer:
     if reply.has_error():
-        return Answer(name, Refusal(name, f"no answer: {plain(reply.error.reason)}"), None)
+        return Answer(name, Refusal(name, f"no answer: {short_reason(reply.error.reason)}"), None)
     try:
         body = messages.unpack(reply.content)
     except MessageError as error:
         return Answer(name, Refusal(name, str(error)), None)
-    if isinstance(body, Refusal):
-        body = Refusal(name, plain(body.reason))
     return Answer(name, body, reply.content)
-
-
-def plain(text: str | None) -> str:
-    """A stranger's words for a log or a terminal: one short line of printable characters."""
-    line = next(iter((text or "").strip().splitlines()), "") or "no reason given"
-    return "".join(c if c.isprintable() else "?" for c in line[:LONGEST_REASON])
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event) -> Sequence[int]:

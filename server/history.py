@@ -7,7 +7,8 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from common.evaluation import Evaluation
 
 RESULTS_VERSION = 1
+# How much one partner may count for in figures of all partners together; `pooled` says why.
+MOST_OF_MEDIAN = 3.0
+MOST_NOISE_OF_MEDIAN = 10.0
 
 
 @dataclass
@@ -111,8 +115,52 @@ def partner_accuracy(report: Report) -> float:
 
 
 def partner_accuracy_error(report: Report) -> float:
-    """Standard error of `partner_accuracy` by the noise on the counts."""
-    return metrics.accuracy_error(np.asarray(report.confusion), report.count_noise)
+    """Standard error of `partner_accuracy` by the noise on the counts; a share's is at most 0.5."""
+    error = metrics.accuracy_error(np.asarray(report.confusion), report.count_noise)
+    return error if math.isnan(error) else min(error, 0.5)
+
+
+def pooled(reports: Sequence[Report]) -> list[Report]:
+    """The reports with their counts as they enter figures of all partners together.
+
+    Without public rows these figures are sums of counts that partners tell, and whoever tells large
+    ones would decide them.  So nobody counts for more than `MOST_OF_MEDIAN` times the median
+    partner (by the sum of its counts): of a partner with more, counts, sums and noise are scaled
+    down to that.  A partner whose noise is above `MOST_NOISE_OF_MEDIAN` times the median partner's
+    counts for nothing: its counts tell nothing, and its noise would hide what the others tell.
+    Medians are the lower ones, so with two partners the smaller is the measure.  Up to half of the
+    partners can move a median within the range of the others only.
+    """
+    told = [r for r in reports if np.any(r.confusion)]
+    if not told:
+        return list(reports)
+    most = MOST_OF_MEDIAN * median_low([_rows(r) for r in told])
+    most_noise = MOST_NOISE_OF_MEDIAN * median_low([r.count_noise for r in told])
+    return [_scaled(r, _share(r, most, most_noise)) for r in reports]
+
+
+def _rows(report: Report) -> float:
+    return float(np.sum(report.confusion))
+
+
+def _share(report: Report, most: float, most_noise: float) -> float:
+    if report.count_noise > most_noise:
+        return 0.0
+    rows = _rows(report)
+    # Where noise takes the median below 0 there is nothing to measure by.
+    return 1.0 if rows <= most or most <= 0 else most / rows
+
+
+def _scaled(report: Report, share: float) -> Report:
+    if share == 1.0:
+        return report
+    return replace(
+        report,
+        confusion=(share * np.asarray(report.confusion)).tolist(),
+        groups={k: (share * np.asarray(table)).tolist() for k, table in report.groups.items()},
+        sums=[[share * number for number in row] for row in report.sums],
+        count_noise=share * report.count_noise,
+    )
 
 
 def loss_error(report: Report, loss_bound: float = LOSS_BOUND) -> float:
@@ -122,7 +170,9 @@ def loss_error(report: Report, loss_bound: float = LOSS_BOUND) -> float:
     total = float(counts.sum())
     if report.count_noise == 0 or total <= 0:
         return 0.0 if report.count_noise == 0 else math.nan
-    return report.count_noise * math.hypot(loss_bound, report.loss * math.sqrt(counts.size)) / total
+    spread = math.hypot(loss_bound, report.loss * math.sqrt(counts.size))
+    # That of a number in [0, loss_bound] is at most half of it.
+    return min(report.count_noise * spread / total, loss_bound / 2)
 
 
 def partner_figures(reports: Sequence[Report]) -> dict[str, float | None]:
@@ -179,23 +229,27 @@ def results(
 ) -> dict[str, Any]:
     """The content of results.json (schema version 1, docs/results.md).
 
-    Without a test set the final figures are those of all partners' validation counts together.
+    Without a test set the final figures are those of all partners' validation counts together, of
+    which no partner has more than three times the median partner's (`pooled`).
     """
+    together = [] if test else pooled(reports)
     confusion = (
-        test.confusion if test else np.sum([np.asarray(r.confusion) for r in reports], axis=0)
+        test.confusion if test else np.sum([np.asarray(r.confusion) for r in together], axis=0)
     )
-    groups = test.groups if test else _sum_groups(reports)
+    groups = test.groups if test else _sum_groups(together)
     total_weight = sum(history.weight_sums.values()) or 1.0
     told = [r for r in reports if math.isfinite(r.loss)]
     final_loss = test.loss if test else float(np.mean([r.loss for r in told])) if told else None
     loss_noise = 0.0 if test else metrics.mean_error([loss_error(r, task.loss_bound) for r in told])
     # Counts that several partners released add up, and so do the variances of their noise.
-    noise = 0.0 if test else math.sqrt(sum(r.count_noise**2 for r in reports))
+    noise = math.sqrt(sum(r.count_noise**2 for r in together))
     wrong = {name: metrics.rates_error(counts, noise) for name, counts in groups.items()}
     rates = {name: metrics.rates(counts) for name, counts in groups.items()}
     data = data or DataConfig()
     own = {r.partner: task.figures(_measured(r), data) for r in reports}
-    measured = test.measured if test else Measured(confusion, _sum(reports), final_loss or math.nan)
+    measured = (
+        test.measured if test else Measured(confusion, _sum(together), final_loss or math.nan)
+    )
     cost = asdict(history.cost)
     seconds = cost.pop("train_seconds")
     examples = cost.pop("train_examples")

@@ -4,19 +4,25 @@ Flower's own grid waits until every object of a reply has arrived, and all other
 it: a partner that dies while it uploads holds a round up for minutes.  It puts arrays of any size
 together from a few bytes, because an array may name one chunk many times.  And a reply that cannot
 be put together ends the run.
+
+What one partner can make the coordinator hold is bounded before it is fetched: the number of a
+reply's objects by the number of tensors that were sent out, and its bytes, as they arrive, by
+theirs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from threading import Lock
 from typing import Any, cast
 
 from flwr.app import Array, Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
-from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, ErrorCode
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest
 from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
 from flwr.supercore.date import now
@@ -34,26 +40,93 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.superlink.grid import HttpGrid
 
-from common.messages import MessageError, array_bytes
+from common.messages import MessageError, array_bytes, array_count
 
 # A reply has the size of the question and a report; whoever sends more than twice that and this is
 # not answering it.
 REPORT_BYTES = 16 << 20
+# A reply is a message, its content, a header and the arrays: four objects and some to spare.
+REPORT_OBJECTS = 16
 
 
-@dataclass
+@dataclass(frozen=True)
+class Limits:
+    """What a reply may hold: bytes, and objects."""
+
+    size: int = REPORT_BYTES
+    objects: int = REPORT_OBJECTS
+
+    @classmethod
+    def of(cls, questions: Iterable[Message]) -> Limits:
+        """Those of the replies to `questions`.
+
+        A reply holds at most two arrays for each one in the question (a tensor's values and their
+        scales) of at most as many bytes; an array is one object and one for each of its chunks.
+        """
+        size = tensors = 0
+        for question in questions:
+            if question.has_content():
+                size = max(size, array_bytes(question.content))
+                tensors = max(tensors, array_count(question.content))
+        chunks = 2 * size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+        return cls(REPORT_BYTES + 2 * size, REPORT_OBJECTS + 4 * tensors + chunks)
+
+    def too_large(self) -> MessageError:
+        """The refusal of a reply of too many bytes."""
+        return MessageError(f"the reply is larger than {self.size >> 20} MiB")
+
+
 class Arriving:
-    """A reply whose objects are on their way."""
+    """A reply whose objects are on their way; several threads may add to it."""
 
-    message: str
-    objects: list[str]
-    contents: dict[str, bytes] = field(default_factory=dict)
-    late: bool = False
+    def __init__(self, message: str, objects: Sequence[str] | None, limits: Limits) -> None:
+        """`objects` are the identities of its parts; None where they are more than the limit."""
+        self.message = message
+        self.objects = objects
+        self.limits = limits
+        self.late = False
+        self._contents: dict[str, bytes] = {}
+        self._size = 0
+        self._lock = Lock()
 
-    def check(self, limit: int) -> None:
-        """Raises MessageError when what has arrived is larger than `limit` bytes."""
-        if sum(map(len, self.contents.values())) > limit:
-            raise MessageError(f"the reply is larger than {limit >> 20} MiB")
+    @classmethod
+    def of(cls, message: str, tree: ObjectTree, limits: Limits) -> Arriving:
+        """Looks at no more of the `tree` than the limit allows."""
+        parts = list(islice(iterate_object_tree(tree), limits.objects + 1))
+        if len(parts) > limits.objects:
+            return cls(message, None, limits)
+        return cls(message, list(dict.fromkeys(part.object_id for part in parts)), limits)
+
+    def missing(self) -> list[str]:
+        """What has not arrived yet.
+
+        Raises MessageError when there are more objects than the limit.
+        """
+        if self.objects is None:
+            raise MessageError(f"the reply has more than {self.limits.objects} objects")
+        with self._lock:
+            return [identity for identity in self.objects if identity not in self._contents]
+
+    def check(self) -> None:
+        """Raises MessageError when more bytes have arrived than the limit."""
+        if self._size > self.limits.size:
+            raise self.limits.too_large()
+
+    def put(self, identity: str, content: bytes) -> None:
+        """Keep what has arrived.
+
+        Raises MessageError when that are more bytes than the limit.
+        """
+        with self._lock:
+            if identity not in self._contents:
+                self._contents[identity] = content
+                self._size += len(content)
+        self.check()
+
+    def contents(self) -> dict[str, bytes]:
+        """A copy of what has arrived, by identity."""
+        with self._lock:
+            return dict(self._contents)
 
 
 class Inbox(HttpGrid):
@@ -62,13 +135,12 @@ class Inbox(HttpGrid):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._arriving: dict[str, Arriving] = {}
-        self._limit = REPORT_BYTES
+        self._limits = Limits()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send questions; what is still missing of earlier replies is too late."""
         questions = list(messages)
-        sent = max((array_bytes(m.content) for m in questions if m.has_content()), default=0)
-        self._limit = REPORT_BYTES + 2 * sent
+        self._limits = Limits.of(questions)
         self._arriving.clear()
         return super().push_messages(questions)
 
@@ -80,8 +152,7 @@ class Inbox(HttpGrid):
         unheard = [question for question in asked if question not in self._arriving]
         answer = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unheard))
         for reply, tree in zip(answer.messages_list, answer.message_object_trees, strict=True):
-            objects = dict.fromkeys(part.object_id for part in iterate_object_tree(tree))
-            arriving = Arriving(reply.metadata.message_id, list(objects))
+            arriving = Arriving.of(reply.metadata.message_id, tree, self._limits)
             self._arriving[reply.metadata.reply_to_message_id] = arriving
         found = []
         for question in asked:
@@ -95,15 +166,16 @@ class Inbox(HttpGrid):
         arriving = self._arriving[question]
         try:
             self._fetch(arriving)
-            message = unpacked(arriving.message, arriving.contents, self._limit)
+            message = unpacked(arriving.message, arriving.contents(), self._limits.size)
         except ObjectPullError:
             if arriving.late:
                 return None
-            return self._unusable(question, "the sender did not finish sending it")
+            message = self._unusable(question, "the sender did not finish sending it")
         except MessageError as error:
-            return self._unusable(question, str(error))
+            message = self._unusable(question, str(error))
         finally:
             arriving.late = False
+        # Also of a reply that is refused: the SuperLink can let its objects go.
         self._runtime_client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(
                 node=self.node, run_id=self.run.run_id, message_object_id=arriving.message
@@ -119,16 +191,17 @@ class Inbox(HttpGrid):
         )
 
         def once(identity: str) -> bytes:
-            if identity not in arriving.contents:
-                arriving.check(self._limit)
-                try:
-                    arriving.contents[identity] = pull(identity)
-                except ObjectUnavailableError:
-                    arriving.late = True
-                    raise
+            # Before the next one is fetched: others may have filled the reply meanwhile.
+            arriving.check()
+            try:
+                arriving.put(identity, pull(identity))
+            except ObjectUnavailableError:
+                arriving.late = True
+                raise
             return b""
 
-        pull_objects(arriving.objects, once, max_tries_per_object=1)
+        if missing := arriving.missing():
+            pull_objects(missing, once, max_tries_per_object=1)
 
     def _unusable(self, question: str, reason: str) -> Message:
         metadata = Metadata(

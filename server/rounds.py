@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from threading import Event
 from typing import Any
 
-import numpy as np
 import torch
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
@@ -30,10 +30,8 @@ from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
 from common.export import export
-from common.fairness import by_column
 from common.files import append_lines, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
-from common.metrics import gaps
 from common.model import Network, build
 from common.randomness import Stream, SystemStream
 from common.seeds import torch_generator
@@ -44,11 +42,12 @@ from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.collect import Collector
 from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
-from server.history import History, RoundRecord, partner_accuracy, results, results_text, rounds_csv
+from server.history import History, RoundRecord, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
 from server.reference import reference_update
 from server.report.run import write_report
+from server.reports import Expected, read_report, reply_metrics
 from server.sampling import sample
 from server.testset import TestSet
 from strategies.attacks.kinds import Aggregate
@@ -66,8 +65,6 @@ CONSTANT = "constant/"
 # Partners read and cache their rows before the first round, and may have to notice first that the
 # server is back: however short the rounds are, they get this long.
 PREPARE_SECONDS = 120.0
-# Bounds on what a partner may report, far beyond what any tells honestly.
-LARGEST, MOST_GROUPS = 1e12, 1000
 
 
 @dataclass
@@ -97,6 +94,7 @@ class Server:
         assert config.run.dir is not None
         self.directory = Path(config.run.dir)
         self.audit = Audit(self.directory, config)
+        self.expected = Expected.of(config)
         if config.attack.get("_target_") and not self.simulated:
             raise UserError("attack: only a simulation may attack itself; use attack=none")
         self.pipeline = build_pipeline(config.strategy)
@@ -255,9 +253,7 @@ class Server:
 
         Raises MessageError when there is none that this run can use.
         """
-        config = self.config
-        sums = (0, 0) if config.private_metrics else config.about.sums_shape(config.data)
-        return read_report(answer, config.about.table_size(len(config.outputs)), sums)
+        return read_report(answer, self.expected)
 
     def _sampled(self, round_number: int) -> list[str]:
         run = self.config.run
@@ -501,9 +497,12 @@ class Server:
                 history.weight_sums[decision.partner] = weight + decision.weight_given
 
     def _patience(self, after: Checkpoint, reports: Sequence[Report]) -> Checkpoint:
-        """Count the rounds since the incoming model's mean validation loss was last better."""
+        """Count the rounds since the incoming model's validation loss was last better.
+
+        The median over partners: the mean would let one of them decide when the run ends.
+        """
         losses = [r.loss for r in reports if math.isfinite(r.loss)]
-        loss = sum(losses) / len(losses) if losses else float("inf")
+        loss = median(losses) if losses else math.inf
         if after.best_loss is None or loss < after.best_loss:
             return replace(after, best_loss=loss, stale_rounds=0)
         return replace(after, stale_rounds=after.stale_rounds + 1)
@@ -561,72 +560,3 @@ def _constants(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether two models are equal."""
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
-
-
-def read_report(answer: Answer, classes: int, sums: tuple[int, int] = (0, 0)) -> Report:
-    """The report in a partner's answer.
-
-    Raises MessageError with the reason when it holds none, another partner's, numbers that are not
-    finite, or counts that are not [classes][classes], or other sums than [rows][columns] of numbers
-    from 0 on.
-    """
-    body = answer.body
-    if isinstance(body, Refusal):
-        raise messages.MessageError(body.reason)
-    if not isinstance(body, Report):
-        raise messages.MessageError("the reply is not a report")
-    if body.partner != answer.partner:
-        raise messages.MessageError("the reply carries another partner's name")
-    if len(body.groups) > MOST_GROUPS:
-        raise messages.MessageError(f"the reply has more than {MOST_GROUPS} groups")
-    if wrong := _not_finite(body):
-        raise messages.MessageError(f"the reply's {wrong} is not a finite number of sane size")
-    for table in (body.confusion, *body.groups.values()):
-        if len(table) != classes or any(len(row) != classes for row in table):
-            raise messages.MessageError("the reply's counts are not a row and a column a label")
-    numbers = [number for row in body.sums for number in row]
-    if (
-        len(body.sums) != sums[0]
-        or any(len(row) != sums[1] for row in body.sums)
-        or not all(0 <= number < math.inf for number in numbers)
-    ):
-        raise messages.MessageError(
-            f"the reply's sums are not {sums[0]} lines of {sums[1]} numbers from 0 on"
-        )
-    return body
-
-
-def _not_finite(report: Report) -> str | None:
-    """The first field that holds NaN, infinity or more than any count or time can be.
-
-    The loss may be NaN: a partner without validation rows has none, and screening judges it.
-    """
-    numbers = {k: [v] for k, v in vars(report).items() if isinstance(v, (int, float))}
-    del numbers["loss"]
-    numbers["confusion"] = [x for row in report.confusion for x in row]
-    numbers["groups"] = [x for table in report.groups.values() for row in table for x in row]
-    numbers["extra"] = list(report.extra.values())
-    # Written so that NaN is found too.
-    return next((k for k, v in numbers.items() if not all(abs(x) <= LARGEST for x in v)), None)
-
-
-def reply_metrics(report: Report) -> dict[str, float]:
-    """The numbers of a report that fair weights may use.
-
-    A partner without validation rows has neither loss nor accuracy.
-    """
-    told = sum(map(sum, report.confusion)) > 0
-    measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if told else {}
-    if (gap := _largest_gap(report)) is not None:
-        measured["gap"] = gap
-    return {**report.extra, **measured, "examples": report.examples}
-
-
-def _largest_gap(report: Report) -> float | None:
-    """Equalised-odds difference between a partner's groups; None where it has not two to compare.
-
-    Of several columns of groups, the one that differs most.
-    """
-    tables = {name: np.asarray(counts) for name, counts in report.groups.items()}
-    found = [gaps(list(t.values()))["equalized_odds"] for t in by_column(tables).values()]
-    return max((gap for gap in found if math.isfinite(gap)), default=None)

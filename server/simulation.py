@@ -21,6 +21,7 @@ from typing import Any
 
 from common.config import Config, to_json
 from common.errors import UserError
+from common.printable import PrintableFormatter
 from server.observers import Observer
 from server.sampling import sample_size
 
@@ -205,6 +206,6 @@ def _quiet_logs(path: Path) -> None:
         logger.removeHandler(handler)
         handler.close()
     file = logging.FileHandler(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file.setFormatter(PrintableFormatter())
     logger.addHandler(file)
     logger.propagate = False

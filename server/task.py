@@ -20,6 +20,7 @@ from flwr.supercore.tls import validate_and_resolve_root_certificates
 
 from common.bundle import CONFIG_KEY, check_bundle
 from common.errors import UserError
+from common.printable import PrintableFormatter
 from common.worker import substitute
 
 
@@ -74,7 +75,7 @@ def _run(grid: Any, context: Context, **_: object) -> Context:
     if directory is None or not Path(directory).is_dir():
         raise UserError("run.dir: there is no such directory; start runs with `fedaccord submit`")
     file = logging.FileHandler(Path(directory) / "flower.log")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    file.setFormatter(PrintableFormatter())
     for name in ("flwr", "server"):
         logging.getLogger(name).addHandler(file)
     make_app([Relay(Path(directory) / PROGRESS)])(grid=grid, context=context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,9 @@ def _difference(stored: Any, expected: Any, where: str) -> str | None:
 
 
 def _report(body: Mapping[str, Any]) -> Report:
-    numbers = {name: _read(value) for name, value in body.items() if name != "partner"}
+    # Logs of earlier versions have a field more.
+    known = {f.name for f in fields(Report)} - {"partner"}
+    numbers = {name: _read(value) for name, value in body.items() if name in known}
     return Report(partner=body["partner"], **numbers)
 
 

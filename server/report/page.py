@@ -10,7 +10,10 @@ import base64
 from hashlib import sha256
 from html import escape
 from importlib.metadata import version
+from unicodedata import bidirectional, category
 
+# Classes of characters that embed, override or isolate a direction of writing.
+DIRECTIONS = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 VOID = frozenset({"br", "col", "hr", "meta"})
 
 
@@ -42,9 +45,18 @@ def join(*children: object) -> Html:
 
 
 def _text(value: object) -> str:
-    # NUL and the other control characters are no characters of HTML.
-    clean = "".join(c if c >= " " or c in "\t\n" else "\ufffd" for c in str(value))
-    return escape(clean, quote=True)
+    # Control characters are none of HTML, bidirectional controls would reorder the page after them,
+    # and half a surrogate pair cannot be written.  Joiners stay: scripts and emoji need them.
+    text = str(value)
+    if not text.isprintable():
+        text = "".join("\ufffd" if _is_control(c) else c for c in text)
+    return escape(text, quote=True)
+
+
+def _is_control(character: str) -> bool:
+    return character not in "\t\n" and (
+        category(character) in ("Cc", "Cs") or bidirectional(character) in DIRECTIONS
+    )
 
 
 def section(identity: str, title: str, *children: object) -> Html:

@@ -46,7 +46,9 @@ def test_round_trip() -> None:
         {"confusion": 3},
         {"groups": [[1.0]]},
         {"groups": {"g": 1.0}},
-        {"extra": {"gap": "wide"}},
+        {"extra": {"gap": 0.1}},
+        {"examples": 2**64},
+        {"sums": [[True]]},
         {"surprise": 1},
     ],
 )
@@ -65,6 +67,28 @@ def test_a_field_of_another_type_is_refused(change: dict[str, Any]) -> None:
 def test_other_bodies_are_refused(body: object) -> None:
     with pytest.raises(MessageError):
         messages.unpack(packed("Request", body))
+
+
+def test_texts_are_cleaned_at_the_door() -> None:
+    hostile = "\x1b[2J[/bold]\u202e" + "x" * 300
+    report = messages.unpack(
+        packed("Report", {**REPORT, "partner": hostile, "groups": {hostile: [[1.0]]}})
+    )
+    assert report.partner == next(iter(report.groups)) == ("?[2J[/bold]?" + "x" * 300)[:200]
+    prepared = {"partner": "a", "examples": 1, "noise_multiplier": 0}
+    found = messages.unpack(
+        packed("Prepared", {**prepared, "version": hostile, "fingerprint": "\ud800"})
+    )
+    assert (found.version[:5], found.fingerprint) == ("?[2J[", "?")
+    assert isinstance(found.examples, float)
+    refusal = messages.unpack(packed("Refusal", {"partner": "a", "reason": "no\nINFO fine\x1b"}))
+    assert refusal.reason == "no"
+
+
+def test_keys_that_become_equal_are_refused() -> None:
+    groups = {"g=\x00": [[1.0]], "g=\x01": [[1.0]]}
+    with pytest.raises(MessageError, match="groups has the same key twice"):
+        messages.unpack(packed("Report", {**REPORT, "groups": groups}))
 
 
 def test_a_sender_cannot_read_the_receivers_environment(monkeypatch: pytest.MonkeyPatch) -> None:

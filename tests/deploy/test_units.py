@@ -247,6 +247,24 @@ def test_what_a_partner_says_of_a_strange_bundle(caplog: pytest.LogCaptureFixtur
     assert "\x1b" not in caplog.text
 
 
+def test_only_the_group_columns_that_a_run_asks_for_are_used(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    data = {"labels": ["bad", "good"], "path": "notes.csv", "columns": {"groups": ["ward", "sex"]}}
+    own = load_partner_file(partner_file(made[1], tmp_path, data=data))
+
+    def groups(*names: str) -> list[str]:
+        request = asked()
+        request.data.columns.groups = list(names)
+        return localised(own, request).data.columns.groups
+
+    assert own.data.columns.groups == ["ward", "sex"]
+    assert (groups(), groups("sex")) == ([], ["sex"])
+    with pytest.raises(Refused) as caught:
+        groups("sex", "diagnosis")
+    assert caught.value.told == Reason.OTHER_DATA.told("data.columns.groups")
+
+
 def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("presidio_analyzer", reason="the extra deidentify is not installed")
     (tmp_path / "names").mkdir()

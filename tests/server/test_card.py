@@ -82,7 +82,7 @@ def test_no_groups_small_groups_and_odd_names(tmp_path: Path) -> None:
     assert "No group column" in model_card(job(), measured({}), simulated=True)
     groups = {"g=a|b\n<c>": table, "g=tiny": np.eye(2)}
     text = model_card(job(), measured(groups), simulated=True)
-    assert "a\\|b &lt;c>" in text
+    assert "a&#124;b &#60;c&#62;" in text
     assert "tiny (too few rows)" in text
     assert "too few rows to compare" in text
     local = job(f"model.base={tmp_path}", "data=csv", f"data.path={tmp_path}/notes.csv")

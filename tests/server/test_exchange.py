@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.messages import Prepared, Refusal, Request
-from server.exchange import Stopped, ask, plain
+from server.exchange import Stopped, ask
 
 READY = Prepared("x", "f", "v", 1.0, 0.0)
 
@@ -50,10 +50,6 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_strangers_words_are_one_short_printable_line() -> None:
-    assert plain("disk full\nfaked log line") == "disk full"
-    assert plain("\x1b[2Jgone \u202etxt") == "?[2Jgone ?txt"
-    assert plain("") == plain(None) == "no reason given"
-    assert len(plain("x" * 10_000)) == 400
     found = asked({1: Refusal("p1", "no\n2026 INFO all is well")}, quorum=0.0)
     assert found.received[0].body.reason == "no"
 

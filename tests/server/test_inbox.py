@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.messages import MessageError, Prepared
-from server.inbox import Inbox, expanded_bytes, unpacked
+from server.inbox import Arriving, Inbox, Limits, expanded_bytes, unpacked
 
 READY = Prepared("north", "f", "v", 1.0, 0.0)
 LIMIT = 1 << 20
@@ -36,6 +38,8 @@ class Link:
         self.objects: dict[str, bytes] = {}
         self.confirmed: list[str] = []
         self.forgotten: set[str] = set()
+        self.pulled = 0
+        self.lock = Lock()
 
     def store(self, reply: Message, contents: dict[str, bytes]) -> None:
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -55,6 +59,8 @@ class Link:
         )
 
     def PullObject(self, request: Any) -> PullObjectResponse:
+        with self.lock:
+            self.pulled += 1
         content = self.objects.get(request.object_id)
         if content is None:
             return PullObjectResponse(object_found=False)
@@ -164,6 +170,56 @@ def test_a_few_bytes_do_not_become_many() -> None:
     assert expanded_bytes(contents) < LIMIT
     with pytest.raises(MessageError, match="larger than 1 MiB"):
         unpacked(answer.object_id, contents, LIMIT)
+
+
+def test_more_objects_than_an_answer_can_have_are_not_fetched(inbox: Inbox, link: Link) -> None:
+    link.store(*reply("q"))
+    _, tree = link.replies[0]
+    tiny = [named(b"%d" % number) for number in range(50_000)]
+    tree.children.extend(ObjectTree(object_id=identity) for identity, _ in tiny)
+    for _, contents in tiny:
+        link.objects.update(contents)
+    link.store(*reply("honest"))
+    found = {m.metadata.reply_to_message_id: m for m in inbox.pull_messages(["q", "honest"])}
+    assert str(found["q"].error.reason) == "the reply has more than 16 objects"
+    assert messages.unpack(found["honest"].content) == READY
+    assert link.pulled == 6
+    assert len(link.confirmed) == 2
+
+
+def test_as_many_objects_as_an_answer_can_have_are_fetched(inbox: Inbox, link: Link) -> None:
+    """Three thousand tensors: each object is looked at once, however many there are."""
+    question = Message(
+        messages.pack(READY, {f"w{n}": torch.ones(n) for n in range(10)}), 7, "train"
+    )
+    assert Limits.of([question, Message(RecordDict(), 7, "train")]).objects == 16 + 4 * 10
+    inbox._limits = Limits(objects=50_000)
+    tensors = {f"w{n}": torch.full((1,), float(n)) for n in range(3_000)}
+    link.store(*reply("q", messages.pack(READY, tensors)))
+    (found,) = inbox.pull_messages(["q"])
+    assert len(messages.arrays(found.content)) == 3_000
+    assert link.pulled == 6_004
+
+
+def test_a_reply_may_be_looked_at_while_threads_fill_it() -> None:
+    """Threads of an earlier look go on after it has ended."""
+    arriving = Arriving("m", [str(n) for n in range(60_000)], Limits(size=60_000, objects=60_000))
+
+    def fill(first: int) -> None:
+        for number in range(first, 60_000, 3):
+            arriving.put(str(number), b"x")
+
+    with ThreadPoolExecutor(3) as pool:
+        filled = [pool.submit(fill, first) for first in range(3)]
+        while not all(each.done() for each in filled):
+            arriving.check()
+            there = arriving.contents()
+            assert len(there) <= 60_000
+            assert not there.keys() & set(arriving.missing())
+        assert [each.result() for each in filled] == [None] * 3
+    assert arriving.missing() == []
+    with pytest.raises(MessageError, match="larger than"):
+        arriving.put("one more", b"x")
 
 
 def named(content: bytes) -> tuple[str, dict[str, bytes]]:
