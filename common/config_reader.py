@@ -16,7 +16,8 @@ from typing import Any, NoReturn, TypeVar, Union, cast, get_args, get_origin, ge
 
 import yaml
 
-from common.refusals import Reason, Refused, printable
+from common.printable import short_entry
+from common.refusals import Reason, Refused
 from common.strict_yaml import RepeatedKeyError, StrictLoader
 
 MAX_TEXT = 1 << 20  # characters of a whole configuration
@@ -66,7 +67,7 @@ def parse_yaml(text: str) -> object:
     try:
         return yaml.load(text, Loader=StrictLoader)
     except RepeatedKeyError as error:
-        raise _unreadable(f"config: {printable(str(error))} is given twice") from error
+        raise _unreadable(f"config: {short_entry(str(error))} is given twice") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _unreadable(f"config: is not YAML ({type(error).__name__})") from error
 
@@ -155,7 +156,7 @@ def _dataclass(kind: type, value: object, where: str, key: str) -> object:
     for name, item in _mapping(value, where, key):
         full, schema = (f"{prefix}.{name}".lstrip(".") for prefix in (where, key))
         if name not in hints:
-            raise _unreadable(f"{printable(full)}: there is no such key", key)
+            raise _unreadable(f"{short_entry(full)}: there is no such key", key)
         given[name] = _value(hints[name], item, full, schema)
     return kind(**given)
 
@@ -214,4 +215,4 @@ def _of(kind: type[Read], value: object, wanted: str, where: str, key: str) -> R
 
 
 def _wrong(wanted: str, where: str, key: str) -> Refused:
-    return _unreadable(f"{printable(where) or 'config'}: must be {wanted}", key)
+    return _unreadable(f"{short_entry(where) or 'config'}: must be {wanted}", key)
