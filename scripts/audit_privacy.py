@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from client.auditing.bounds import shared_confidence
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomic
@@ -17,7 +18,7 @@ from scripts.compose import load_config
 from scripts.simulate import complete, configure
 
 if TYPE_CHECKING:
-    from client.auditing.canaries import CanaryAudit
+    from client.auditing.canaries import CanaryBounds
     from client.auditing.membership import MembershipAudit
 
 REPORT = "privacy-audit.json"
@@ -51,15 +52,18 @@ def main(
     }
     console = Console(highlight=False, soft_wrap=True)
     bounds = []
+    # All bounds of the report hold together with `confidence`.
+    each = shared_confidence(confidence, 2 * (canaries > 0) + (run is not None))
     if canaries > 0:
-        found = _canary_audit(config, canaries, confidence, seed)
-        report["canaries"] = asdict(found)
-        bounds.append(found.epsilon_lower_bound)
+        found = _canary_audit(config, canaries, each, seed)
+        report["canaries"] = asdict(found.epsilon_delta)
+        report["canaries_f_dp"] = asdict(found.f_dp)
+        bounds += [found.epsilon_delta.epsilon_lower_bound, found.f_dp.epsilon_lower_bound]
         _tell_canaries(console, found, claimed)
     if run is not None:
         from client.auditing.membership import membership
 
-        told = membership(config, directory / "model", delta, confidence, seed)
+        told = membership(config, directory / "model", delta, each, seed)
         report["membership"] = asdict(told)
         bounds.append(told.epsilon_lower_bound)
         _tell_membership(console, told, claimed)
@@ -72,6 +76,8 @@ def main(
             f"[red]REFUTED[/red]: the training is not ({claimed:g}, {delta:g})-private "
             f"(unless the audit was unlucky, which happens once in {1 / (1 - confidence):.0f})."
         )
+    if len(bounds) > 1:
+        console.print(f"All {len(bounds)} bounds hold together with {confidence:.1%} confidence.")
     console.print(f"report: {directory / REPORT}")
     return 1 if refuted else 0
 
@@ -92,10 +98,11 @@ def _config_of(run: str | None, overrides: Sequence[str]) -> Config:
     return config
 
 
-def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> CanaryAudit:
+def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> CanaryBounds:
     """Train as the first partner would, with `count` made-up rows each in or out by a coin.
 
-    The noise is what the configuration's epsilon asks for; none without privacy.
+    The noise is what the configuration's epsilon asks for; none without privacy.  Each of the two
+    bounds holds with `confidence`.
     """
     import numpy as np
     import torch
@@ -141,15 +148,24 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
         privacy=Privacy(sigma, clip, way, privacy.normalize),
         device=device,
     )
-    return audit(trial, privacy.delta, confidence, seed)
+    claimed = privacy.epsilon if config.private else None
+    return audit(trial, claimed, privacy.delta, confidence, seed)
 
 
-def _tell_canaries(console: Console, found: CanaryAudit, claimed: float | None) -> None:
+def _tell_canaries(console: Console, found: CanaryBounds, claimed: float | None) -> None:
+    plain, f_dp = found.epsilon_delta, found.f_dp
     console.print(
-        f"Canaries: {found.correct} of {found.guesses} guesses right on {found.canaries} made-up "
-        f"rows (all of them: {found.accuracy:.1%})."
+        f"Canaries: {plain.correct} of {plain.guesses} guesses right on {plain.canaries} made-up "
+        f"rows (all of them: {plain.accuracy:.1%})."
     )
-    _tell_bound(console, found.epsilon_lower_bound, found.confidence, found.delta, claimed)
+    _tell_bound(console, plain.epsilon_lower_bound, plain.confidence, plain.delta, claimed)
+    noise = f_dp.noise_multiplier_upper_bound
+    shown = "nothing is shown" if noise is None else f"noise multiplier below {noise:.3g}"
+    console.print(
+        f"The same canaries, if the noise is Gaussian (f-DP): {f_dp.correct} of {f_dp.guesses} "
+        f"planned guesses right: {shown}."
+    )
+    _tell_bound(console, f_dp.epsilon_lower_bound, f_dp.confidence, f_dp.delta, claimed)
 
 
 def _tell_membership(console: Console, told: MembershipAudit, claimed: float | None) -> None:
@@ -167,6 +183,6 @@ def _tell_bound(
 ) -> None:
     beside = "no privacy is claimed" if claimed is None else f"claimed: {claimed:g}"
     console.print(
-        f"  epsilon is at least {bound:.3g} at delta {delta:g}, with {confidence:.0%} confidence "
+        f"  epsilon is at least {bound:.3g} at delta {delta:g}, with {confidence:.1%} confidence "
         f"({beside})."
     )

@@ -48,6 +48,8 @@ MARGIN = 1.03
 # Noise multipliers within which a bound is searched, and when the search ends (relative).
 _LEAST_NOISE, _MOST_NOISE = 1e-3, 1e6
 _TOLERANCE = 1e-3
+# A plan for hardly any noise: every guess is right.
+_MOST_MU = 20.0
 
 
 def least_mass(
@@ -120,7 +122,8 @@ def planned_guesses(canaries: int, claimed: float | None, delta: float, alpha: f
 
     It is the share of `SHARES` that shows the most of a Gaussian release of epsilon `claimed` at
     `delta` whose canaries do not hide behind one another, among those whose bound could exceed the
-    claim at all.  Without a claim it is half of the canaries.
+    claim at all.  If so few canaries show nothing of it, a release with less noise is planned for.
+    Without a claim it is half of the canaries.
     """
     if claimed is None:
         return math.ceil(UNPLANNED * canaries)
@@ -130,8 +133,13 @@ def planned_guesses(canaries: int, claimed: float | None, delta: float, alpha: f
         return 1.0 / most_noise(canaries, guesses, correct, alpha, lambda s: gaussian(1.0 / s))
 
     options = sorted({max(1, round(share * canaries)) for share in SHARES})
-    able = [r for r in options if shows(r, r) > MARGIN * mu]
-    return max(able or options, key=lambda r: shows(r, math.floor(r * _accuracy(r / canaries, mu))))
+    able = [r for r in options if shows(r, r) > MARGIN * mu] or options
+    while True:
+        shown = {r: shows(r, math.floor(r * _accuracy(r / canaries, mu))) for r in able}
+        best = max(able, key=lambda r: (shown[r], r))
+        if shown[best] > 0 or mu > _MOST_MU:
+            return best
+        mu *= 1.5
 
 
 def _accuracy(share: float, mu: float) -> float:

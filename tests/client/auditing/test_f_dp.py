@@ -162,6 +162,11 @@ def test_a_plan_can_exceed_the_claim_and_depends_on_no_score() -> None:
         coins = np.arange(m) % 2 == 0
         found = judge(np.where(coins, 1.0, -1.0), coins, guesses, 1.0, 1, DELTA, 0.975)
         assert found.epsilon_lower_bound > 8
+    # Where so few canaries show nothing at the claim, the plan is for a broken one.
+    generator = np.random.default_rng(4)
+    guesses = planned_guesses(384, 0.5, DELTA, 0.01)
+    found = judge(*scores(384, 1.53, generator), guesses, 1.0, 1, DELTA, 0.99)
+    assert found.epsilon_lower_bound > 1.5
     # Two canaries can prove next to nothing; the plan is still a plan.
     assert planned_guesses(2, 8.0, DELTA, 0.05) in (1, 2)
     assert planned_guesses(7, None, DELTA, 0.05) == 4
