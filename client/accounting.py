@@ -66,6 +66,8 @@ _LARGEST_MESH = 2**20
 # exp() of the privacy loss must not overflow: Opacus would then return far too small an epsilon.
 _LARGEST_LOSS = 600.0
 _SMALLEST_PRV_DELTA = 1e-10
+# privacy_profile() is exact to a thousandth of this.
+_PROFILE_DELTA = 1e-3
 # Of a privacy loss's mean: no more than Opacus' own integration promises for each of its intervals.
 _MEAN_TOLERANCE = 1.5e-8
 # calibrate() stops when the noise multiplier is this close above the smallest admissible one, and
@@ -199,6 +201,65 @@ def epsilon(segments: Sequence[Segment], delta: float) -> Epsilon:
     """
     _check_delta_range(delta)
     return _epsilon(merge(segments), float(delta))
+
+
+def least_epsilon(segments: Sequence[Segment], delta: float) -> float:
+    """Lower bound on the epsilon, at ``delta``, of all ``segments`` composed: PRV's proven end.
+
+    0 where PRV cannot tell; infinity for a segment without noise.  Audits need it: what they
+    report must not lie above the truth, and :func:`epsilon` never lies below it.
+
+    Raises:
+        ValueError: if delta is not between 0 and 1.
+    """
+    _check_delta_range(delta)
+    merged = merge(segments)
+    if any(segment.noise_multiplier == 0 for segment in merged):
+        return math.inf
+    if not merged:
+        return 0.0
+    try:
+        lower, _ = _prv(merged, delta, _rdp(merged, delta))
+    except (ArithmeticError, ValueError, RuntimeError, IndexError, MemoryError):
+        return 0.0
+    return max(lower, 0.0) if math.isfinite(lower) else 0.0
+
+
+def privacy_profile(segments: Sequence[Segment], epsilons: Array) -> Array:
+    """Upper bounds on the delta of all ``segments`` composed, one for each of ``epsilons`` >= 0.
+
+    By PRV, for whichever direction (a record removed or added) has the larger delta.  They exceed
+    the truth by about a millionth, so they serve where delta is not small.
+
+    Raises:
+        ArithmeticError: if PRV fails on its discretisation, as it does with hardly any noise.
+    """
+    merged = merge(segments)
+    if any(segment.noise_multiplier == 0 for segment in merged):
+        return np.ones(len(epsilons))
+    if not merged:
+        return np.zeros(len(epsilons))
+    delta_error = _PROFILE_DELTA / 1000
+    rough = _rdp(merged, _PROFILE_DELTA)
+    try:
+        composed, error = _both_directions(merged, delta_error, _RELATIVE_ERROR * rough)
+    except (ValueError, RuntimeError, IndexError, MemoryError) as failure:
+        raise ArithmeticError(f"PRV failed: {failure}") from failure
+    deltas = np.max([_deltas(prv, epsilons - error) for prv in composed], axis=0) + delta_error
+    if not np.isfinite(deltas).all():
+        raise ArithmeticError("PRV is not finite")
+    return cast(Array, np.clip(deltas, 0.0, 1.0))
+
+
+def _deltas(prv: DiscretePRV, epsilons: Array) -> Array:
+    """E[(1 - exp(epsilon - loss))+] of the discretised loss, for each epsilon."""
+    losses, masses = np.asarray(prv.domain.ts, np.float64), np.asarray(prv.pmf, np.float64)
+    positive = losses > float(np.min(epsilons))
+    losses, masses = losses[positive], masses[positive]
+    above = np.append(np.cumsum(masses[::-1])[::-1], 0.0)
+    weighted = np.append(np.cumsum((masses * np.exp(-losses))[::-1])[::-1], 0.0)
+    first = np.searchsorted(losses, epsilons, side="right")
+    return cast(Array, above[first] - np.exp(epsilons) * weighted[first])
 
 
 def rdp_epsilon(segments: Sequence[Segment], delta: float) -> float:
@@ -459,15 +520,28 @@ class _AddedRecord:
 
 def _prv(merged: tuple[Segment, ...], delta: float, rough: float) -> tuple[float, float]:
     """Proven lower and upper end of epsilon: the larger of the two directions."""
-    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
-
     if delta < _SMALLEST_PRV_DELTA:
         raise ArithmeticError(f"delta {delta:g} is within its rounding errors")
     delta_error = delta / 1000
+    composed, error = _both_directions(merged, delta_error, _RELATIVE_ERROR * rough)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        ends = [prv.compute_epsilon(delta, delta_error, error) for prv in composed]
+    return max(float(low) for low, _, _ in ends), max(float(high) for _, _, high in ends)
+
+
+def _both_directions(
+    merged: tuple[Segment, ...], delta_error: float, error: float
+) -> tuple[list[DiscretePRV], float]:
+    """Composed privacy losses, a record removed and a record added, and their error in epsilon.
+
+    The error is at least the requested `error`: it is larger where the mesh would be too long.
+    """
+    from opacus.accountants.analysis.prv import PoissonSubsampledGaussianPRV
+
     steps = [segment.steps for segment in merged]
     removed = [PoissonSubsampledGaussianPRV(s.sample_rate, s.noise_multiplier) for s in merged]
     added = [_AddedRecord(s.sample_rate, s.noise_multiplier) for s in merged]
-    error = _RELATIVE_ERROR * rough
     half_width = _safe_half_width(merged, delta_error, error)
     if half_width > _LARGEST_LOSS:
         raise OverflowError(f"privacy losses up to {half_width:.3g}")
@@ -477,11 +551,7 @@ def _prv(merged: tuple[Segment, ...], delta: float, rough: float) -> tuple[float
         per_mesh = math.sqrt(sum(steps) * math.log(12 / delta_error) / 2)
         error = max(error, per_mesh * 2 * half_width / _LARGEST_MESH)
         domain = _domain(half_width, error / per_mesh)
-        ends = [
-            _compose(prvs, steps, domain).compute_epsilon(delta, delta_error, error)
-            for prvs in (removed, added)
-        ]
-    return max(float(low) for low, _, _ in ends), max(float(high) for _, _, high in ends)
+        return [_compose(prvs, steps, domain) for prvs in (removed, added)], error
 
 
 def _safe_half_width(merged: tuple[Segment, ...], delta_error: float, error: float) -> float:

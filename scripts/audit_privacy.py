@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from client.auditing.bounds import shared_confidence
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomic
@@ -18,10 +19,12 @@ from scripts.console import PlainConsole
 from scripts.simulate import complete, configure
 
 if TYPE_CHECKING:
-    from client.auditing.canaries import CanaryAudit
+    from client.auditing.canaries import CanaryBounds
     from client.auditing.membership import MembershipAudit
 
 REPORT = "privacy-audit.json"
+# Name in the report of the bound that assumes Gaussian noise.
+F_DP = "canaries_f_dp"
 # Training without privacy: no gradient is this long.
 NO_CLIP = 1e9
 
@@ -51,31 +54,52 @@ def main(
         "seed": seed,
     }
     console = PlainConsole(soft_wrap=True)
-    bounds = []
+    bounds: dict[str, float] = {}
+    # All bounds of the report hold together with `confidence`.
+    each = shared_confidence(confidence, 2 * (canaries > 0) + (run is not None))
     if canaries > 0:
-        found = _canary_audit(config, canaries, confidence, seed)
-        report["canaries"] = asdict(found)
-        bounds.append(found.epsilon_lower_bound)
+        found = _canary_audit(config, canaries, each, seed)
+        report["canaries"] = asdict(found.epsilon_delta)
+        report[F_DP] = asdict(found.f_dp)
+        bounds["canaries"] = found.epsilon_delta.epsilon_lower_bound
+        bounds[F_DP] = found.f_dp.epsilon_lower_bound
         _tell_canaries(console, found, claimed)
     if run is not None:
         from client.auditing.membership import membership
 
-        told = membership(config, directory / "model", delta, confidence, seed)
+        told = membership(config, directory / "model", delta, each, seed)
         report["membership"] = asdict(told)
-        bounds.append(told.epsilon_lower_bound)
+        bounds["membership"] = told.epsilon_lower_bound
         _tell_membership(console, told, claimed)
-    refuted = claimed is not None and max(bounds) > claimed
-    report["refuted"] = refuted
+    wrong = None if claimed is None else refutation(bounds, claimed, delta)
+    report["refuted"] = wrong is not None
     directory.mkdir(parents=True, exist_ok=True)
     write_atomic(directory / REPORT, json.dumps(report, indent=1))
-    if refuted:
+    if wrong is not None:
         words = (
-            f": the training is not ({claimed:g}, {delta:g})-private (unless the audit was "
-            f"unlucky, which happens once in {1 / (1 - confidence):.0f})."
+            f": {wrong} (unless the audit was unlucky, which happens once in "
+            f"{1 / (1 - confidence):.0f})."
         )
         console.print(Text.assemble(("REFUTED", "red"), words))
+    if len(bounds) > 1:
+        console.print(f"All {len(bounds)} bounds hold together with {confidence:.1%} confidence.")
     console.print(f"report: {directory / REPORT}")
-    return 1 if refuted else 0
+    return 0 if wrong is None else 1
+
+
+def refutation(bounds: dict[str, float], claimed: float, delta: float) -> str | None:
+    """What the lower `bounds` on epsilon, by their names in the report, say is false; or None.
+
+    The bound by f-DP assumes Gaussian noise, so alone it refutes that the noise is as claimed.
+    """
+    if max(value for name, value in bounds.items() if name != F_DP) > claimed:
+        return f"the training is not ({claimed:g}, {delta:g})-private"
+    if bounds.get(F_DP, 0.0) > claimed:
+        return (
+            f"the training is less private than the Gaussian noise of epsilon {claimed:g} at "
+            f"delta {delta:g}"
+        )
+    return None
 
 
 def _config_of(run: str | None, overrides: Sequence[str]) -> Config:
@@ -94,10 +118,11 @@ def _config_of(run: str | None, overrides: Sequence[str]) -> Config:
     return config
 
 
-def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> CanaryAudit:
+def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> CanaryBounds:
     """Train as the first partner would, with `count` made-up rows each in or out by a coin.
 
-    The noise is what the configuration's epsilon asks for; none without privacy.
+    The noise is what the configuration's epsilon asks for; none without privacy.  Each of the two
+    bounds holds with `confidence`.
     """
     import numpy as np
     import torch
@@ -143,15 +168,24 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
         privacy=Privacy(sigma, clip, way, privacy.normalize),
         device=device,
     )
-    return audit(trial, privacy.delta, confidence, seed)
+    claimed = privacy.epsilon if config.private else None
+    return audit(trial, claimed, privacy.delta, confidence, seed)
 
 
-def _tell_canaries(console: PlainConsole, found: CanaryAudit, claimed: float | None) -> None:
+def _tell_canaries(console: PlainConsole, found: CanaryBounds, claimed: float | None) -> None:
+    plain, f_dp = found.epsilon_delta, found.f_dp
     console.print(
-        f"Canaries: {found.correct} of {found.guesses} guesses right on {found.canaries} made-up "
-        f"rows (all of them: {found.accuracy:.1%})."
+        f"Canaries: {plain.correct} of {plain.guesses} guesses right on {plain.canaries} made-up "
+        f"rows (all of them: {plain.accuracy:.1%})."
     )
-    _tell_bound(console, found.epsilon_lower_bound, found.confidence, found.delta, claimed)
+    _tell_bound(console, plain.epsilon_lower_bound, plain.confidence, plain.delta, claimed)
+    noise = f_dp.noise_multiplier_upper_bound
+    shown = "nothing is shown" if noise is None else f"noise multiplier below {noise:.3g}"
+    console.print(
+        f"The same canaries, if the noise is Gaussian (f-DP): {f_dp.correct} of {f_dp.guesses} "
+        f"planned guesses right: {shown}."
+    )
+    _tell_bound(console, f_dp.epsilon_lower_bound, f_dp.confidence, f_dp.delta, claimed)
 
 
 def _tell_membership(console: PlainConsole, told: MembershipAudit, claimed: float | None) -> None:
@@ -169,6 +203,6 @@ def _tell_bound(
 ) -> None:
     beside = "no privacy is claimed" if claimed is None else f"claimed: {claimed:g}"
     console.print(
-        f"  epsilon is at least {bound:.3g} at delta {delta:g}, with {confidence:.0%} confidence "
+        f"  epsilon is at least {bound:.3g} at delta {delta:g}, with {confidence:.1%} confidence "
         f"({beside})."
     )

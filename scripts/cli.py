@@ -64,7 +64,12 @@ def _add_evidence(commands: Any) -> None:
     audit.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     audit.add_argument("--run", metavar="RUNDIR", help="a finished simulation")
     audit.add_argument("--canaries", type=int, default=500, help="0: none (default: 500)")
-    audit.add_argument("--confidence", type=float, default=0.95)
+    audit.add_argument(
+        "--confidence",
+        type=float,
+        default=0.95,
+        help="with which all reported bounds hold together (default: 0.95)",
+    )
     audit.add_argument("--seed", type=int, default=0, help="of the audit's own coins")
     audit.set_defaults(
         module="scripts.audit_privacy",

@@ -57,6 +57,15 @@ def one_run_bound(
     return low
 
 
+def shared_confidence(confidence: float, bounds: int) -> float:
+    """The confidence of each of so many `bounds` that makes all hold together with `confidence`.
+
+    Each may err with an equal share of the probability of error (Bonferroni), whatever they have
+    in common.
+    """
+    return 1.0 - (1.0 - confidence) / max(bounds, 1)
+
+
 def clopper_pearson(successes: int, trials: int, confidence: float) -> tuple[float, float]:
     """Exact one-sided bounds of a probability: it is above the first, and below the second, each
     with `confidence`."""

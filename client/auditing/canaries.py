@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from client.auditing import f_dp
 from client.auditing.bounds import one_run_bound
+from client.auditing.f_dp import FDPAudit
 from client.bookkeeping import BookkeepingModule
 from client.clipping import clip_factors
 from client.training import Forward, Privacy, train
@@ -125,8 +127,38 @@ class Trial:
     device: Device
 
 
-def audit(trial: Trial, delta: float, confidence: float, seed: int) -> CanaryAudit:
-    """Draw the coins from `seed`, train, guess, and bound epsilon."""
+@dataclass(frozen=True)
+class CanaryBounds:
+    """Two bounds from the same training and scores; each holds with the confidence it names.
+
+    `epsilon_delta` assumes nothing of the training; `f_dp` assumes Gaussian noise and shows more.
+    """
+
+    epsilon_delta: CanaryAudit
+    f_dp: FDPAudit
+
+
+def audit(
+    trial: Trial, claimed: float | None, delta: float, confidence: float, seed: int
+) -> CanaryBounds:
+    """Draw the coins from `seed`, train, guess, and bound epsilon in two ways.
+
+    Each of the two bounds holds with `confidence`.  The `claimed` epsilon only decides how many
+    guesses the second one makes.
+    """
+    guesses = f_dp.planned_guesses(len(trial.canaries), claimed, delta, 1.0 - confidence)
+    values, coins = scores(trial, seed)
+    return CanaryBounds(
+        judge(values, coins, delta, confidence),
+        f_dp.judge(values, coins, guesses, trial.rate, trial.steps, delta, confidence),
+    )
+
+
+def scores(trial: Trial, seed: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Draw the coins [m] of the canaries from `seed`, train, and score each canary [m].
+
+    A score above zero speaks for "in"; the further from zero, the surer.
+    """
     coins = np.random.default_rng([seed, 0]).random(len(trial.canaries)) < 0.5
     start = trial.network.read()
     released = _released(trial, start, coins, seed)
@@ -135,7 +167,7 @@ def audit(trial: Trial, delta: float, confidence: float, seed: int) -> CanaryAud
     centred = {
         name: released[name] - scale * (known[0][name] + known[1][name]) / 2 for name in released
     }
-    return judge(deviations(trial, start, centred), coins, delta, confidence)
+    return deviations(trial, start, centred), coins
 
 
 def judge(

@@ -18,13 +18,16 @@ def test_a_finished_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     report = json.loads((finished / "privacy-audit.json").read_text())
     assert report["claimed_epsilon"] == 8.0
-    for part in ("canaries", "membership"):
+    assert report["confidence"] == 0.95
+    for part in ("canaries", "canaries_f_dp", "membership"):
         assert 0 <= report[part]["epsilon_lower_bound"] <= 8.0
-        assert report[part]["confidence"] == 0.95
+        # Three bounds share the probability of error, so that all hold together.
+        assert report[part]["confidence"] == pytest.approx(1 - 0.05 / 3)
     assert 0.3 < report["membership"]["auc"] < 0.7
     assert not report["refuted"]
-    assert said.count("epsilon is at least") == 2
-    assert said.count("claimed: 8") == 2
+    assert said.count("epsilon is at least") == 3
+    assert said.count("claimed: 8") == 3
+    assert "All 3 bounds hold together with 95.0% confidence" in said
     assert not verify(finished).problems
 
 
@@ -43,6 +46,7 @@ def test_a_configuration_without_privacy(
     report = json.loads((tmp_path / "audit" / "privacy-audit.json").read_text())
     assert report["claimed_epsilon"] is None
     assert report["canaries"]["epsilon_lower_bound"] > 1.0
+    assert report["canaries_f_dp"]["epsilon_lower_bound"] > 2.0
 
 
 @pytest.mark.parametrize(

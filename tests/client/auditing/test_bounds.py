@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from client.auditing.bounds import clopper_pearson, one_run_bound, p_value
+from client.auditing.bounds import (
+    clopper_pearson,
+    one_run_bound,
+    p_value,
+    shared_confidence,
+)
 
 
 def reference(m: int, r: int, v: int, epsilon: float, delta: float) -> float:
@@ -70,3 +75,10 @@ def test_clopper_pearson_against_scipy(k: int, n: int) -> None:
     low, high = clopper_pearson(k, n, 0.975)
     wanted = binomtest(k, n).proportion_ci(0.95, "exact")
     assert (low, high) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+def test_bounds_that_hold_together_share_the_error() -> None:
+    assert shared_confidence(0.95, 1) == pytest.approx(0.95)
+    assert shared_confidence(0.95, 2) == pytest.approx(0.975)
+    # Independent bounds would all hold with a little more, disjoint errors with exactly 0.95.
+    assert 1 - 3 * (1 - shared_confidence(0.95, 3)) == pytest.approx(0.95)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,10 +60,13 @@ def test_conjugate_gradients_solve() -> None:
 
 
 def test_without_noise_every_coin_is_read(trial: Trial) -> None:
-    found = audit(trial, 1e-6, 0.95, seed=1)
+    both = audit(trial, 8.0, 1e-6, 0.95, seed=1)
+    found = both.epsilon_delta
     assert (found.correct, found.guesses, found.accuracy) == (384, 384, 1.0)
     assert found.epsilon_lower_bound == one_run_bound(384, 384, 384, 1e-6, 0.96)
     assert found.epsilon_lower_bound > 4.5
+    assert both.f_dp.correct == both.f_dp.guesses
+    assert both.f_dp.epsilon_lower_bound > 8
 
 
 @pytest.mark.parametrize(
@@ -73,18 +77,26 @@ def test_a_private_training_stays_below_its_epsilon(
 ) -> None:
     sigma = calibrate(1.0, 1e-6, rate, steps)
     private = replace(trial, steps=steps, rate=rate, privacy=Privacy(sigma, CLIP, clipping))
-    bounds = [audit(private, 1e-6, 0.99, seed).epsilon_lower_bound for seed in range(3)]
-    assert max(bounds) <= 1.0
+    for seed in range(3):
+        found = audit(private, 1.0, 1e-6, 0.99, seed)
+        assert found.epsilon_delta.epsilon_lower_bound <= 1.0
+        assert found.f_dp.epsilon_lower_bound <= 1.0
 
 
 def test_too_little_noise_is_caught(trial: Trial) -> None:
     """Noise for epsilon = 8 where epsilon = 0.5 is claimed."""
     sigma = calibrate(8.0, 1e-6, 1.0, 1)
     private = replace(trial, privacy=Privacy(sigma, CLIP, "bookkeeping"))
-    assert audit(private, 1e-6, 0.99, seed=2).epsilon_lower_bound > 0.5
+    found = audit(private, 0.5, 1e-6, 0.99, seed=2)
+    assert found.epsilon_delta.epsilon_lower_bound > 0.5
+    assert found.f_dp.epsilon_lower_bound > max(0.5, found.epsilon_delta.epsilon_lower_bound)
 
 
 def test_bench_writes_its_table(tmp_path: Path) -> None:
     small = ["--width", "8", "--labels", "12", "--repeats", "2", "--bare", "1"]
     main(["--json", str(tmp_path / "a.json"), *small])
-    assert '"at_most_claimed": 2' in (tmp_path / "a.json").read_text()
+    table = json.loads((tmp_path / "a.json").read_text())
+    assert table["at_most_claimed"] == 2
+    assert table["confidence_of_each_bound"] == 0.975
+    for row in table["private"]:
+        assert row["epsilon_delta"]["confidence"] == row["f_dp"]["confidence"] == 0.975
