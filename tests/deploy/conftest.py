@@ -19,10 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock, Thread
 
+import numpy as np
 import psutil
 import pytest
 import yaml
 
+from common.data.schema import DataConfig
+from common.data.split import uniforms
+from common.data.table import text_key
 from common.processes import free_port
 from tests.conftest import review
 
@@ -36,7 +40,7 @@ ON_CABLE = "partner-2"
 # The disk of this one is small, where this user may mount one.
 ON_SMALL_DISK = "partner-4"
 # So many that a noisy count of them is never below a batch of 8: six standard deviations.
-ROWS = 240
+TRAINED, VALIDATING = 216, 24
 PUBLIC_ROWS = 120
 VERDICTS = ["bad", "good"]
 
@@ -239,13 +243,24 @@ def write_rows(path: Path, rows: Sequence[tuple[str, str, str]]) -> None:
 
 @pytest.fixture(scope="session")
 def sites() -> list[tuple[str, str, str]]:
-    """Made-up reviews of four sites, ROWS each: text, label, site."""
+    """Made-up reviews of four sites: text, label, site; TRAINED train and VALIDATING validate.
+
+    So many at each site that a batch can hold all training rows of every partner: then batches are
+    the same in a simulation and in a deployment, whose batches nobody can foresee.
+    """
     generator = random.Random(1)
-    labels = [generator.randrange(2) for _ in range(4 * ROWS)]
-    return [
-        (review(bool(label), generator), VERDICTS[label], NAMES[i % 4])
-        for i, label in enumerate(labels)
-    ]
+    rows = []
+    for name in NAMES:
+        left = {True: VALIDATING, False: TRAINED}
+        while any(left.values()):
+            label = generator.randrange(2)
+            text = review(bool(label), generator)
+            key = np.frombuffer(text_key(text), dtype=np.uint64)
+            side = bool(uniforms(key, 0)[0] < DataConfig().validation_fraction)
+            if left[side]:
+                left[side] -= 1
+                rows.append((text, VERDICTS[label], name))
+    return rows
 
 
 @pytest.fixture(scope="session")
@@ -327,7 +342,7 @@ def fill_in(federation: Federation, name: str, **policy: object) -> None:
     path.write_text(yaml.safe_dump(tree))
 
 
-def job(model: Path, test_rows: Path) -> list[str]:
+def job(model: Path, test_rows: Path, batch: int = 40) -> list[str]:
     """Overrides that a simulation and a deployment share."""
     return [
         f"model.base={model}",
@@ -338,7 +353,7 @@ def job(model: Path, test_rows: Path) -> list[str]:
         "data.columns.text=note",
         "data.columns.label=verdict",
         "data.labels=[bad,good]",
-        "train.batch=40",
+        f"train.batch={batch}",
         "train.physical_batch=32",
         "privacy.delta=1e-3",
         "strategy.server.lr=0.02",

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.deploy.conftest import NAMES, Federation, job, wait_until, write_rows
+from tests.deploy.conftest import NAMES, TRAINED, Federation, job, wait_until, write_rows
 
 pytestmark = pytest.mark.deploy
 # What grows, grows with every round; a few show it in minutes, and a longer run is one word away.
@@ -81,7 +81,7 @@ def run(
 ) -> Run:
     """All rounds, and the memory of what was there before them, early and late."""
     directory = tmp_path_factory.mktemp("runs") / "deployed"
-    shared = [*job(tiny_bert, test_rows), "privacy=none", f"run.rounds={ROUNDS}"]
+    shared = [*job(tiny_bert, test_rows, TRAINED), "privacy=none", f"run.rounds={ROUNDS}"]
     # A node registers a little before its fork server is up.
     everyone = ["server", *NAMES]
     wait_until(lambda: all(forks(federation, name) for name in everyone), 60, "workers ready")
