@@ -39,13 +39,13 @@ def clip_factors(norms: Tensor, clip: float, normalize: str) -> Tensor:
         factors = clip / (norms + AUTO_S_GAMMA)
     else:
         factors = (clip / (norms + 1e-6)).clamp(max=1.0)
-    return torch.where(norms.isfinite(), factors, 0.0)
+    return torch.where(norms.isfinite() & factors.isfinite(), factors, 0.0)
 
 
 class AutoSDPOptimizer(DPOptimizer):
     """Opacus' optimizer for per-example gradients with AUTO-S instead of flat clipping.
 
-    Sensitivity: `max_grad_norm`, see the module's docstring; noise and scale are Opacus' own.
+    Sensitivity: `max_grad_norm`, see the module's docstring; the noise is that of `client.noise`.
     """
 
     def clip_and_accumulate(self) -> None:

@@ -40,6 +40,19 @@ class Forward(nn.Module):
         return self._call(batch)
 
 
+def forget(model: nn.Module) -> None:
+    """Delete what Opacus' hooks have left on a model whose pass did not come to its end."""
+    for module in model.modules():
+        for name in ("activations", "max_batch_len"):
+            if hasattr(module, name):
+                delattr(module, name)
+    for parameter in model.parameters():
+        for name in ("_current_grad_sample", "grad_sample", "_norm_sample", "_forward_counter"):
+            if hasattr(parameter, name):
+                delattr(parameter, name)
+        parameter.grad = None
+
+
 class Clipper(Protocol):
     """One way to the clipped sum of a physical batch."""
 
@@ -87,6 +100,7 @@ class HooksClipper:
     def close(self) -> None:
         """Take the hooks off."""
         self.module.remove_hooks()
+        forget(self.model)
 
 
 class _Criterion(nn.Module):
@@ -107,6 +121,7 @@ class _SumClipper:
     """Ways that leave the clipped sum itself in `p.grad`."""
 
     def __init__(self, model: Forward) -> None:
+        self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def contribute_nothing(self) -> None:
@@ -145,6 +160,7 @@ class GhostClipper(_SumClipper):
     def close(self) -> None:
         """Take the hooks off."""
         self.module.remove_hooks()
+        forget(self.model)
 
 
 class BookkeepingClipper(_SumClipper):
@@ -152,7 +168,7 @@ class BookkeepingClipper(_SumClipper):
 
     def __init__(self, model: Forward, clip: float, normalize: str, device: Device) -> None:
         super().__init__(model)
-        self.model, self.device = model, device
+        self.device = device
         self.module = BookkeepingModule(model, clip, normalize)
 
     def contribute(self, batch: Batch) -> None:
@@ -165,6 +181,7 @@ class BookkeepingClipper(_SumClipper):
     def close(self) -> None:
         """Take the hooks off."""
         self.module.remove_hooks()
+        forget(self.model)
 
 
 def clipper(

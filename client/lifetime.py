@@ -7,9 +7,10 @@ them, do not cover that ("fully adaptive" composition; Rogers, Roth, Ullman, Vad
 stopping where a composed curve reaches the limit is not private in general.  So three rules are
 used, each where it is proven, and each at half of the limit's delta:
 
-* One run (``planned``): its mechanisms were fixed before it began.  If more noise is added on the
-  way, or the run is cut short, the fixed plan dominates what happens.  The composition of its
-  privacy curves counts (:func:`client.accounting.epsilon`).
+* One run (``planned``) whose steps all have the noise multiplier and the sampling rate of the first
+  one: then the largest number of steps within the limit is fixed by the first step too, and
+  dominates however many are taken.  The composition of privacy curves counts
+  (:func:`client.accounting.epsilon`).
 * Noisy metrics of any number of runs (``planned`` too): all of them are Gaussian mechanisms on all
   records of one side.  Those form a totally ordered family, mu = sqrt(sum 1 / sigma^2), and for it
   the filter at mu is valid, however the sigmas were chosen (Smith and Thakurta 2022; Koskela,

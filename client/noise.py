@@ -8,6 +8,9 @@ from their output; its `secure_mode` needs a package that no longer installs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
@@ -28,22 +31,46 @@ class GridNoise(DPOptimizer):
     stream: Stream
 
     def clip_and_accumulate(self) -> None:
-        """Add the clipped sum of a physical batch to `p.summed_grad`, float64."""
-        super().clip_and_accumulate()
-        self._widen()
+        """Add the clipped sum of a physical batch to `p.summed_grad`, float64, or nothing of it."""
+        with self._whole():
+            super().clip_and_accumulate()
 
     def accumulate(self) -> None:
         """The same where the clipped sum is in `p.grad` already."""
-        super().accumulate()
-        self._widen()
+        with self._whole():
+            super().accumulate()
 
-    def _widen(self) -> None:
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Add what is summed within to what was there before, once all of it has been computed."""
+        before = [p.summed_grad for p in self.params]
         for p in self.params:
-            if p.summed_grad.dtype != torch.float64:
-                p.summed_grad = p.summed_grad.double()
+            p.summed_grad = None
+        try:
+            yield
+            sums = [p.summed_grad.double() for p in self.params]
+        except BaseException:
+            sums = [None] * len(before)
+            raise
+        finally:
+            for p, old, new in zip(self.params, before, sums, strict=True):
+                p.summed_grad = old if new is None else new if old is None else old.add_(new)
+
+    def forget_batch(self) -> None:
+        """Let go of a physical batch that could not be added; what was added before stays."""
+        self._step_skip_queue.clear()
+        for p in self.params:
+            p.grad = p.grad_sample = None
 
     def add_noise(self) -> None:
-        """Set `p.grad` to the noisy sum, in the parameter's dtype."""
+        """Set `p.grad` to the noisy sum, in the parameter's dtype.
+
+        Without noise (an audit of a training that claims nothing) the sum is left as it is.
+        """
+        if self.noise_multiplier == 0:
+            for p in self.params:
+                p.grad = p.summed_grad.to(p.dtype).view_as(p)
+            return
         mechanism = GaussianMechanism(
             self.max_grad_norm,
             self.noise_multiplier,

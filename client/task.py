@@ -81,6 +81,9 @@ def _answer(message: Message, context: Context) -> Message:
         reply = app(message=message, context=context)
         _tell_cost(reply, time.perf_counter() - began)
         return reply
+    except Expired:
+        log.error("%s", Reason.EXPIRED.value)
+        return Message(pack(Refusal("?", Reason.EXPIRED.told())), reply_to=message)
     except Exception as error:
         # Flower would answer with its text, which may quote the message.
         log.error("%s", short_entry(described(error)))
@@ -105,5 +108,12 @@ def _tell_cost(reply: Message, seconds: float) -> None:
         log.info("%s %s: %.2f s, of these %.2f s training", kind, number, seconds, trained)
 
 
+class Expired(BaseException):
+    """Nobody waits for the answer any more.
+
+    No `Exception`: whoever handles errors of rows must not take the clock for one.
+    """
+
+
 def _too_late(_: int, __: FrameType | None) -> None:
-    raise Refused(Reason.EXPIRED, Reason.EXPIRED.value)
+    raise Expired

@@ -76,7 +76,8 @@ class PoissonBatches(UniformWithReplacementSampler):
     """
 
     def __init__(self, lengths: Ints, sample_rate: float, steps: int, stream: Stream) -> None:
-        super().__init__(num_samples=len(lengths), sample_rate=sample_rate, steps=steps)
+        # Opacus' own constructor refuses a data set without rows, which must not be told apart.
+        self.num_samples, self.sample_rate, self.steps = len(lengths), sample_rate, steps
         self.lengths, self.stream = lengths, stream
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -98,6 +99,7 @@ class _PrivateSteps:
 
     def __post_init__(self) -> None:
         self.clipper = self._clipper()
+        self.failures = 0
 
     def _clipper(self) -> Clipper:
         how = self.privacy
@@ -112,29 +114,34 @@ class _PrivateSteps:
                     self._added([row])
         self.clipper.contribute_nothing()
         self._accumulate(last=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _added(self, rows: Sequence[int]) -> bool:
         """Whether the clipped sum of `rows` could be computed and was added."""
         try:
             self.clipper.contribute(self.examples.__getitems__(rows).to(self.device))
+            self._accumulate(last=False)
         except Exception as error:
-            log.error("gradients of private rows could not be computed: %s", described(error))
+            if self.failures == 0:
+                log.error("gradients of private rows could not be computed: %s", described(error))
+            self.failures += len(rows) == 1
             # Opacus' hooks may be left half-way through a pass.
             self.clipper.close()
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.forget_batch()
             self.clipper = self._clipper()
             return False
-        self._accumulate(last=False)
+        self.optimizer.zero_grad(set_to_none=True)
         return True
 
     def _accumulate(self, last: bool) -> None:
         self.optimizer.signal_skip_step(do_skip=not last)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
 
     def close(self) -> None:
-        """Leave the network without hooks."""
+        """Leave the network without hooks, and tell the partner's own log of what failed."""
         self.clipper.close()
+        if self.failures:
+            log.error("%d gradients of private rows added nothing", self.failures)
 
 
 @dataclass

@@ -286,7 +286,9 @@ def _trained(
         part=part(config, TRAIN),
     )
     reply = steps()
-    ledger.commit(reservation)
+    # It is spent either way: a reservation counts whether it was committed or not.
+    with unseen("the spend could not be committed"):
+        ledger.commit(reservation)
     return reply
 
 

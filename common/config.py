@@ -22,6 +22,8 @@ from common.refusals import Reason, Refused
 from common.tasks import TASKS, Task
 
 CONFIG_VERSION = 1
+# Rows that go through a model together: a request must not be able to ask for all of the memory.
+MOST_PHYSICAL = 4096
 
 
 @dataclass
@@ -304,7 +306,7 @@ def validate(config: Config) -> Config:
     _one_of("train.optimizer", train.optimizer, ("sgd", "adam"))
     _between("train.local_steps", train.local_steps, 1, infinity)
     _between("train.batch", train.batch, 1, infinity)
-    _between("train.physical_batch", train.physical_batch, 1, infinity)
+    _between("train.physical_batch", train.physical_batch, 1, MOST_PHYSICAL)
     _between("train.lr", train.lr, 0, infinity, open_low=True)
     _between("train.weight_decay", train.weight_decay, 0, infinity)
     _between("train.proximal", train.proximal, 0, infinity)
@@ -322,7 +324,8 @@ def validate(config: Config) -> Config:
     _between("privacy.epsilon", privacy.epsilon, 0, infinity, open_low=True)
     _between("privacy.metrics_epsilon", config.metrics_epsilon, 0, infinity, open_low=True)
     _between("privacy.delta", privacy.delta, 0, 0.5, open_low=True)
-    _between("privacy.clip", privacy.clip, 0, infinity, open_low=True)
+    # Far beyond any use on both sides: factors of clipping stay normal numbers of float32.
+    _between("privacy.clip", privacy.clip, 1e-6, 1e6)
     _between("run.rounds", run.rounds, 1, infinity)
     _between("run.seed", run.seed, 0, 2**62)
     _between("run.fraction", run.fraction, 0, 1, open_low=True)
@@ -350,10 +353,10 @@ def validate(config: Config) -> Config:
             "model.precision: tf32 goes with privacy.clipping=hooks; the other ways take norms "
             "within the backward pass, where TF32 would loosen the clipping bound"
         )
-    if config.private and model.dropout > 0 and model.prefix_cache and model.trainable != "full":
+    if config.private and model.dropout > 0:
         raise UserError(
-            "model.dropout: the prefix cache is exact only without dropout; set model.dropout=0 or "
-            "model.prefix_cache=false"
+            "model.dropout: must be 0 under privacy.mode=dp; masks are dealt out by place in a "
+            "batch, so that one record more would change the gradients of others"
         )
     return config
 

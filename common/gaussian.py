@@ -34,7 +34,9 @@ _BITS = 63
 _NDTRI_ERROR = 2.0**-45
 _WORD_BITS = 64
 # mpmath works with this many bits more than are known of U.
-_GUARD_BITS = 64
+_GUARD_BITS = 128
+# Below this many units the interval of U is too wide for the bound of the error.
+FEWEST = 8
 
 
 def rounded_gaussian(stream: Stream, scale: float, count: int) -> Floats:
@@ -58,12 +60,13 @@ def _block(stream: Stream, scale: float, words: Words) -> Floats:
     size = -ndtri((known + 0.5) * 2.0 ** -(_BITS + 1))
     exact = size * scale
     whole = np.rint(exact)
-    # |dx| <= |du| / phi(x) and u / phi(x) <= sqrt(pi / 2), so a relative error r of u moves x by at
-    # most 1.26 r to first order.  r is at most 2^-53 by the conversion and 0.5 / (known + 0.5) by
-    # the width of the interval; 3 / (known + 1) is more than both effects up to r = 1/2, and where
-    # r is larger it makes the bound exceed 1, which sends the draw to the exact comparison.
+    # |dx| = |du| / phi(x) and u / phi(x) <= sqrt(pi / 2), so a relative error r of u moves x by at
+    # most 1.2534 log(1 / (1 - r)).  r is at most 2^-52 by the conversion, which the first term
+    # holds too, and 0.5 / (known + 0.5) by the width of the interval; from FEWEST on that is at
+    # most 1 / 17, and 3 / (known + 1) is more than its effect.  Below, nothing is claimed.
     error = scale * (_NDTRI_ERROR * (1.0 + size) + 3.0 / (known + 1.0))
-    doubtful = np.flatnonzero(0.5 - np.abs(exact - whole) <= error)
+    close = 0.5 - np.abs(exact - whole) <= error
+    doubtful = np.flatnonzero(close | (known < FEWEST))
     for place in doubtful:
         whole[place] = _decided(stream, scale, int(words[place] >> np.uint64(1)))
     signed: Floats = np.where(words & np.uint64(1), -whole, whole)
@@ -77,9 +80,9 @@ def _decided(stream: Stream, scale: float, known: int) -> float:
     # tail U lies: 64 more bits leave nothing to guess that matters at any scale that is allowed.
     uniform.extend()
     whole = uniform.guess(scale)
-    while uniform.below_tail((mpmath.mpf(whole) + 0.5) / scale):
+    while uniform.below_tail(2 * whole + 1, scale):
         whole += 1
-    while whole > 0 and not uniform.below_tail((mpmath.mpf(whole) - 0.5) / scale):
+    while whole > 0 and not uniform.below_tail(2 * whole - 1, scale):
         whole -= 1
     return float(whole)
 
@@ -101,10 +104,12 @@ class _Uniform:
             middle = (mpmath.mpf(self.known) + 0.5) / mpmath.mpf(2) ** self.bits
             return int(mpmath.nint(mpmath.sqrt(2) * mpmath.erfinv(1 - 2 * middle) * scale))
 
-    def below_tail(self, bound: mpmath.mpf) -> bool:
-        """Whether U < Phi(-bound), that is, whether |X| > bound."""
+    def below_tail(self, halves: int, scale: float) -> bool:
+        """Whether U < Phi(-b) for the boundary b = halves / (2 scale), that is, whether |X| > b."""
         while True:
             with mpmath.workprec(self.bits + _GUARD_BITS):
+                # Within this precision: a boundary in float64 would be another boundary.
+                bound = mpmath.mpf(halves) / 2 / mpmath.mpf(scale)
                 tail = mpmath.erfc(bound / mpmath.sqrt(2)) / 2 * mpmath.mpf(2) ** self.bits
                 if self.known + 1 <= tail - mpmath.mpf(2) ** -16:
                     return True

@@ -1,6 +1,6 @@
 """Streams that a seed repeats: for simulations, whose noise protects nobody.
 
-A deployed partner or server never imports this module (`tests/adversary/test_streams.py`).
+A deployed partner or server never imports this module (`tests/common/test_randomness.py`).
 """
 
 from __future__ import annotations

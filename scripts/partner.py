@@ -168,6 +168,7 @@ def _training(own: PartnerFile) -> str:
     import torch
 
     from client.selfcheck import Subject, check_training
+    from client.wiring import cut_off
     from common.config import ModelConfig
     from common.device import Device
     from common.model import build
@@ -187,8 +188,10 @@ def _training(own: PartnerFile) -> str:
             prepare(texts[:rows], labels[:rows], network, config, device, Path(cache))
             for rows in (TRIED_ROWS, TRIED_ROWS - 1)
         )
-        subject = Subject(network, network.read(), records, fewer, 0.05, "hooks", device)
-        problems = check_training(subject)
+        problems = [f"no gradient reaches {name}" for name in cut_off(network)[:1]]
+        for way in ("hooks", "bookkeeping"):
+            subject = Subject(network, network.read(), records, fewer, 0.05, way, device)
+            problems += check_training(subject)
     if problems:
         raise UserError(
             f"{'; '.join(problems)}: do not train with this installation; install fedaccord and "

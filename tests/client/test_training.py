@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
 from client.auditing.canaries import Chosen
@@ -284,6 +286,95 @@ def test_rows_that_fail_add_nothing_and_others_all(
     without = update(Chosen(examples, np.delete(np.arange(30), 3)))
     torch.testing.assert_close(failed, without, atol=1e-7, rtol=1e-4)
     assert float(failed.norm()) > 0
+
+
+@pytest.mark.parametrize("place", ["after the forward pass", "in the backward pass", "clipping"])
+@pytest.mark.parametrize("clipping", WAYS)
+def test_a_batch_that_fails_half_way_leaves_nothing_behind(
+    tiny_bert: Path,
+    reviews: tuple[list[str], list[int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clipping: str,
+    place: str,
+) -> None:
+    """Each batch of several rows fails once; its rows, one by one, give the same sum."""
+    net, config = network(tiny_bert)
+    examples = make_examples(net, config, reviews, tmp_path, 30)
+    sizes: list[int] = []
+
+    def update() -> Tensor:
+        privacy = Privacy(1e-12, 0.1, clipping)
+        steps = TrainConfig(physical_batch=8)
+        streams = (SeededStream(1), SeededStream(2))
+        done = train(net, examples, start, steps, 1.0, privacy, *streams, FP32, expected=30.0)
+        return torch.cat([d.flatten() for d in done.delta.values()])
+
+    start = net.read()
+    wanted = update()
+    losses = type(net.task).losses
+
+    def fail(size: int) -> None:
+        sizes.append(size)
+        if size > 1:
+            raise RuntimeError("planted")
+
+    class Planted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, value: Tensor) -> Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            fail(len(gradient))
+            return gradient
+
+    def failing(self: object, logits: Tensor, batch: Batch) -> Tensor:
+        if place == "in the backward pass":
+            return losses(self, Planted.apply(logits), batch)  # type: ignore[arg-type]
+        fail(len(batch))
+        return losses(self, logits, batch)  # type: ignore[arg-type]
+
+    if place == "clipping":
+        drawn: list[Any] = [[]]
+        read = type(examples).__getitems__
+
+        def noted(self: Any, rows: Any) -> Batch:
+            drawn[0] = rows
+            return read(self, rows)
+
+        def half_way(sound: Any) -> Any:
+            def summed(self: Any) -> None:
+                sound(self)
+                fail(len(drawn[0]))
+
+            return summed
+
+        monkeypatch.setattr(type(examples), "__getitems__", noted)
+        for owner, name in (
+            (DPOptimizer, "clip_and_accumulate"),
+            (DPOptimizerFastGradientClipping, "accumulate"),
+        ):
+            monkeypatch.setattr(owner, name, half_way(getattr(owner, name)))
+    else:
+        monkeypatch.setattr(type(net.task), "losses", failing)
+    net.write(start)
+    torch.testing.assert_close(update(), wanted, atol=1e-7, rtol=1e-4)
+    assert max(sizes) > 1
+    assert sizes.count(1) >= 30
+
+
+def test_no_rows_at_all_take_a_noised_step(
+    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
+) -> None:
+    """A partner without rows must not be told from one with a row."""
+    net, config = network(tiny_bert)
+    nothing = make_examples(net, config, reviews, tmp_path, 0)
+    for clipping in WAYS:
+        streams = (SeededStream(1), SeededStream(2))
+        done = train(net, nothing, net.read(), TrainConfig(), 0.5, Privacy(1.0, 0.1, clipping),
+                     *streams, FP32, expected=10.0)  # fmt: skip
+        assert all(bool(d.abs().max() > 0) for d in done.delta.values())
 
 
 def test_without_privacy_a_row_that_fails_is_an_error(

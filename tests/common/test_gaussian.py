@@ -106,6 +106,45 @@ def test_undecided_draws_take_further_bits_and_agree_with_the_exact_value() -> N
         assert gaussian._decided(SeededStream(5), scale, int(word) >> 1) == abs(found)
 
 
+@pytest.mark.parametrize(
+    ("scale", "whole"),
+    [(8388607.3, 8000001), (3000000.7, 1234567), (1234567.89, 999999), (100003.7, 77777)],
+)
+def test_boundaries_are_those_of_real_numbers(scale: float, whole: int) -> None:
+    """U between the real boundary above `whole` and that boundary in float64."""
+    with mpmath.workprec(400):
+        real = (2 * mpmath.mpf(whole) + 1) / 2 / mpmath.mpf(scale)
+        rounded = mpmath.mpf((whole + 0.5) / scale)
+        middle = mpmath.erfc((real + rounded) / 2 / mpmath.sqrt(2)) / 2
+        bits = int(mpmath.floor(middle * mpmath.mpf(2) ** 192))
+    rest = [(bits >> shift) & (2**64 - 1) for shift in (64, 0)]
+
+    class Rest(Stream):
+        def __init__(self) -> None:
+            self.left = rest
+
+        def words(self, count: int) -> np.ndarray:
+            return np.array([self.left.pop(0) for _ in range(count)], dtype=np.uint64)
+
+    assert gaussian._decided(Rest(), scale, bits >> 128) == whole + (rounded > real)
+
+
+def test_the_far_tail_is_decided_exactly_at_any_scale() -> None:
+    """The first bits of U are all 0: its interval reaches to infinity."""
+
+    class Tail(Stream):
+        def __init__(self) -> None:
+            self.left = [0, 1]
+
+        def words(self, count: int) -> np.ndarray:
+            return np.array([self.left.pop(0) for _ in range(count)], dtype=np.uint64)
+
+    drawn = gaussian._block(Tail(), 0.1, np.array([0], dtype=np.uint64))
+    with mpmath.workprec(400):
+        exact = mpmath.sqrt(2) * mpmath.erfinv(1 - mpmath.mpf(3) / mpmath.mpf(2) ** 192) / 10
+    assert drawn.tolist() == [float(mpmath.nint(exact))] == [2.0]
+
+
 def test_the_inverse_distribution_function_is_as_exact_as_the_argument_needs() -> None:
     random = np.random.default_rng(0)
     # Cephes changes its formula at exp(-2) and where sqrt(-2 log u) is 8.
@@ -129,7 +168,8 @@ def test_scales_outside_the_proof_are_refused(scale: float) -> None:
 def test_rounding_is_within_what_the_noise_allows_for(sensitivity: float, size: int) -> None:
     step = grid_step(sensitivity, size)
     assert math.log2(step) == int(math.log2(step))
-    assert step * math.sqrt(size) <= ROUNDING * sensitivity < 2.0 * step * math.sqrt(size)
+    room = ROUNDING / 2 * sensitivity
+    assert step * math.sqrt(size) <= room < 2.0 * step * math.sqrt(size)
 
 
 def test_what_is_released_lies_on_the_grid_and_moves_by_no_more_than_accounted() -> None:
