@@ -72,6 +72,14 @@ class Federation:
     def partner(self, name: str) -> Path:
         return self.root / name / "partner.yaml"
 
+    def begin_anew(self) -> None:
+        """Take the partners' ledgers away, as for other records.
+
+        What left exactly costs infinity: nothing private may follow from the same records.
+        """
+        for ledger in self.root.glob("*/state/ledger.sqlite*"):
+            ledger.unlink()
+
     def log(self, name: str) -> str:
         path = self.root / f"{name}.log"
         return path.read_text(errors="replace") if path.exists() else ""

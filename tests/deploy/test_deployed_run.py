@@ -91,10 +91,8 @@ def run(
     early = memory(idle)
     process = federation.processes.pop("submit")
     assert process.wait(400) == 0, federation.log("submit") + federation.log("server")
-    # Training without privacy costs infinity: no private run of these records may follow, and other
-    # tests ask for some.
-    for ledger in federation.root.glob("*/state/ledger.sqlite*"):
-        ledger.unlink()
+    # It trained without privacy, and other tests ask these partners for private runs.
+    federation.begin_anew()
     return Run(directory, shared, idle, early, memory(idle))
 
 

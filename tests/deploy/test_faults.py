@@ -214,6 +214,8 @@ def test_refusals_are_told_and_disturb_nobody(
 ) -> None:
     """A policy of less epsilon and another version: the run goes on with the other two, who tell
     nothing exactly."""
+    # The run before told exact metrics.
+    federation.begin_anew()
     # The policy is read again for every message.
     fill_in(federation, "partner-3", lifetime={"epsilon": 0.5, "delta": 1e-3})
     federation.spoil("partner-4", "version=0")
