@@ -18,12 +18,9 @@ def derive(seed: int, *key: str | int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-CPU = torch.device("cpu")
-
-
-def torch_generator(seed: int, *key: str | int, device: torch.device = CPU) -> torch.Generator:
-    """A generator for `key` that draws on `device`."""
-    return torch.Generator(device).manual_seed(derive(seed, *key))
+def torch_generator(seed: int, *key: str | int) -> torch.Generator:
+    """A generator for `key`."""
+    return torch.Generator().manual_seed(derive(seed, *key))
 
 
 def numpy_generator(seed: int, *key: str | int) -> np.random.Generator:
