@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 
 from common import messages
 from common.messages import MessageError, Refusal
-from common.printable import short_reason
+from strategies.records import node_failure
 
 POLL_SECONDS = 0.01
 LONGEST_PAUSE = 0.25
@@ -101,7 +101,7 @@ def ask(
 
 def _read(name: str, reply: Message) -> Answer:
     if reply.has_error():
-        return Answer(name, Refusal(name, f"no answer: {short_reason(reply.error.reason)}"), None)
+        return Answer(name, Refusal(name, f"no answer: {node_failure(reply.error.reason)}"), None)
     try:
         body = messages.unpack(reply.content)
     except MessageError as error:

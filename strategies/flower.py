@@ -7,7 +7,7 @@ MetricRecord.  The adapter turns models into deltas and back; everything else is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from logging import INFO, WARNING
+from logging import ERROR, INFO, WARNING
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from strategies.pipeline import Pipeline, TooFewUpdates
-from strategies.records import Decision, missing, refused
+from strategies.records import Decision, missing, node_failure, refused
 from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
 
@@ -74,12 +74,23 @@ class PipelineStrategy(Strategy):
         self._fedavg = FedAvg(**fedavg)
         self._arrays: ArrayRecord | None = None
         self._rounds = 1
+        self._merged_rounds = 0
 
     def start(self, grid: Grid, initial_arrays: ArrayRecord, num_rounds: int = 3, *args: Any,
               **kwargs: Any) -> Result:  # fmt: skip
-        """Run ``num_rounds`` rounds, which the learning-rate schedule needs to know."""
+        """Run ``num_rounds`` rounds, which the learning-rate schedule needs to know.
+
+        Raises UserError at the end when no round merged an update.
+        """
         self._rounds = num_rounds
-        return super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
+        self._merged_rounds = 0
+        result = super().start(grid, initial_arrays, num_rounds, *args, **kwargs)
+        if num_rounds > 0 and self._merged_rounds == 0:
+            last = self.decisions[-1].reason if self.decisions else "No node answered."
+            raise UserError(
+                f"no round merged an update, the model is the initial one; the last reason: {last}"
+            )
+        return result
 
     def summary(self) -> None:
         """Log the stages."""
@@ -106,7 +117,8 @@ class PipelineStrategy(Strategy):
         accepted: list[RecordDict] = []
         for message in messages:
             if message.has_error():
-                reason = f"the node failed ({message.error.reason or message.error.code})"
+                why = message.error.reason or f"code {message.error.code}"
+                reason = f"the node failed ({node_failure(why)})"
                 self.decisions.append(missing(_name(message), server_round, reason))
                 continue
             refusal = self._put(message, start, cohort)
@@ -115,6 +127,14 @@ class PipelineStrategy(Strategy):
             else:
                 self.decisions.append(refused(_name(message), server_round, refusal))
                 log(WARNING, "Refused node %s: %s", _name(message), refusal)
+        if messages and not accepted:
+            log(
+                ERROR,
+                "Round %s: none of %s updates was usable, the model stays as it was. The first: %s",
+                server_round,
+                len(messages),
+                self.decisions[-len(messages)].reason,
+            )
         params = layout.flatten(start)
         state = self.pipeline.init(layout, cohort.sampled) if self.state is None else self.state
         try:
@@ -134,6 +154,7 @@ class PipelineStrategy(Strategy):
             self.decisions.extend(skipped.decisions)
             return None, None
         self.state = outcome.state
+        self._merged_rounds += 1
         self.decisions.extend(outcome.decisions)
         return self._record(outcome.params, layout), self._averaged(accepted)
 

@@ -151,25 +151,31 @@ def combine(matrix: Tensor, coefficients: Tensor) -> Tensor:
     return result
 
 
-def squared_distances_to(matrix: Tensor, row: Tensor) -> Tensor:
-    """Squared distances of all rows to one vector, from their differences: float64 [n].
+def squared_distances_to(matrix: Tensor, row: Tensor, mixing: Tensor | None = None) -> Tensor:
+    """Squared distances of all rows to one vector, from their differences: float64 [k].
 
-    One read of the matrix, and nothing cancels where the rows are near to it.
+    One read of the matrix, and nothing cancels where the rows are near to it: the vector is
+    subtracted before the rows are mixed.
 
     Args:
         matrix: float32 [n, d].
         row: float32 [d].
+        mixing: float64 [k, n], for the rows ``mixing @ matrix``; None for those of ``matrix``.
     """
     n, d = matrix.shape
     grain = 1 << 14
+    # sum_i m_i x_i - row = sum_i m_i (x_i - row) + (sum_i m_i - 1) row
+    excess = None if mixing is None else (mixing.sum(1) - 1).float()
 
     def part(start: int, stop: int) -> Tensor:
-        total = torch.zeros(n, dtype=torch.float64)
+        total = torch.zeros(n if mixing is None else len(mixing), dtype=torch.float64)
         buffer = torch.empty(n, min(grain, stop - start))
         for begin in range(start, stop, grain):
             end = min(begin + grain, stop)
             block = buffer[:, : end - begin]
             torch.sub(matrix[:, begin:end], row[begin:end], out=block)
+            if mixing is not None and excess is not None:
+                block = torch.addr(mixing.float() @ block, excess, row[begin:end])
             total += torch.linalg.vector_norm(block, dim=1).double() ** 2
         return total
 

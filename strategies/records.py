@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from common.printable import short_reason
+
+# Colours and cursor moves of a terminal, and what Ray says of its process.
+_TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+_PROCESS = re.compile(r" \(pid=.*")
 
 OUTCOMES = frozenset(
     {"merged", "clipped", "down-weighted", "dropped", "refused", "readmitted", "missing"}
@@ -97,3 +104,8 @@ def _compare(name: str | None, score: float | None, accepted: list[float]) -> st
     if score < low:
         return f": its {name} {score:.2g} is below the {len(accepted)} accepted (least {low:.2g})"
     return f" (its {name} is {score:.2g})"
+
+
+def node_failure(reason: str | None) -> str:
+    """Why a node failed, in one line: the head of a traceback, without colours or process data."""
+    return short_reason(_PROCESS.sub("", _TERMINAL.sub("", reason or "")))

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from strategies import linalg
+from strategies import distances, linalg
 
 
 class Rows:
@@ -50,14 +50,20 @@ class Rows:
 
     @cached_property
     def distances(self) -> Tensor:
-        """Squared distances between the rows, float64 [k, k]."""
-        return linalg.squared_distances(self.gram)
+        """Squared distances between the rows, float64 [k, k]; near rows are measured again."""
+        if self.mixing is None:
+            return distances.pairwise(self.base, self.gram)
+        return distances.mixed(self.mixing, self._origin.gram, self._origin.distances)
 
     def squared_distances_to(self, index: int) -> Tensor:
         """Squared distances to one of the rows, float64 [k], without a Gram matrix of its own."""
         if self.mixing is None and "gram" not in self.__dict__:
             return linalg.squared_distances_to(self.base, self.base[index])
         return self.distances[index]
+
+    def squared_distances_from(self, point: Tensor) -> Tensor:
+        """Squared distances of the rows to any vector [d], float64 [k], from differences."""
+        return linalg.squared_distances_to(self.base, point, self.mixing)
 
     @cached_property
     def norms(self) -> Tensor:

@@ -18,8 +18,8 @@ from strategies.stage import Context, RuleResult, State
 class CentredClipping:
     """Move last round's update by the weighted mean of the clipped differences to it.
 
-    Runs on coefficients of the rows and of the centre; the columns are touched for one product
-    with the centre and for the final combination.
+    Runs on coefficients of the rows and of the centre; the columns are touched for the distances
+    to the centre, which are those of the differences themselves, and for the final combination.
 
     Attributes:
         f: malicious partners to tolerate; used to check n > 2f and f * cap < 1/2.
@@ -56,7 +56,7 @@ class CentredClipping:
         squares = torch.zeros(n + 1, n + 1, dtype=torch.float64)
         if self.iterations > 1:
             squares[:n, :n] = rows.distances
-        to_centre = _squared_distances_to(rows, centre, moved)
+        to_centre = rows.squared_distances_from(centre) if moved else rows.norms**2
         squares[:n, n] = squares[n, :n] = to_centre
         place = torch.zeros(n + 1, dtype=torch.float64)
         place[n] = 1.0
@@ -73,12 +73,3 @@ class CentredClipping:
         if moved:
             update.add_(centre, alpha=float(place[n]))
         return RuleResult(update, steps, distances, {"centre": update})
-
-
-def _squared_distances_to(rows: Rows, centre: Tensor, moved: bool) -> Tensor:
-    squares = rows.norms**2
-    if not moved:
-        return squares
-    length = torch.linalg.vector_norm(centre, dtype=torch.float64) ** 2
-    result: Tensor = squares - 2 * rows.inner_products(centre) + length
-    return result.clamp_min(0.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pkgutil
+from dataclasses import fields
+from importlib import import_module
 from types import ModuleType
 
 import pytest
@@ -9,8 +12,23 @@ import torch
 from torch import Tensor
 
 from bench.aggregation import byzfl_module
+from strategies import robust
 from strategies.rows import Rows
 from strategies.stage import Context, RobustRule, RuleResult
+
+
+def every_rule(f: int) -> list[RobustRule]:
+    """One rule of each module of ``strategies/robust``: a new module joins by being there."""
+    rules = []
+    for module in pkgutil.iter_modules(robust.__path__):
+        name = f"{robust.__name__}.{module.name}"
+        (kind,) = [
+            value
+            for value in vars(import_module(name)).values()
+            if isinstance(value, type) and value.__module__ == name and hasattr(value, "apply")
+        ]
+        rules.append(kind(f) if "f" in {field.name for field in fields(kind)} else kind())
+    return rules
 
 
 def byzfl(module: str) -> ModuleType:

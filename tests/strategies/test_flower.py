@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import subprocess
@@ -162,6 +163,74 @@ def test_too_few_replies_merge_nothing():
     assert s.aggregate_train(1, []) == (None, None)
     assert [(d.partner, d.outcome) for d in s.decisions] == [("1", "dropped")]
     assert "merged nothing: trimmed_mean needs n > 2f" in s.decisions[0].reason
+
+
+def test_a_round_whose_updates_are_all_refused_is_an_error_in_the_log(caplog):
+    s = strategy()
+    replies = [reply(i, 1.0, 2.0, loss=25.0) for i in range(3)]
+    assert s.aggregate_train(4, replies) == (None, None)
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "Round 4: none of 3 updates was usable" in errors[0]
+    assert "the metric loss is 25, outside [0, 20]" in errors[0]
+    caplog.clear()
+    s.aggregate_train(5, [*replies, reply(9, 1.0, 2.0, loss=1.0)])
+    assert not [r for r in caplog.records if r.levelno == logging.ERROR]
+
+
+class ScriptedGrid:
+    """A grid whose five nodes answer every training request with the same loss."""
+
+    def __init__(self, losses):
+        self.losses = losses
+        self.asked = 0
+
+    def send_and_receive(self, messages, *, timeout=None):
+        # Flower asks for evaluation too, to which nobody replies.
+        self.asked += 1
+        if self.asked % 2 == 0:
+            return []
+        loss = self.losses.pop(0)
+        return [reply(i, 2.0, 2.0, loss=loss) for i in range(5)]
+
+
+class WithoutMessages(PipelineStrategy):
+    """Sends nothing: Flower's messages can be made only inside a run."""
+
+    def configure_train(self, server_round, arrays, config, grid):
+        self._arrays = arrays
+        return []
+
+    def configure_evaluate(self, server_round, arrays, config, grid):
+        return []
+
+    def aggregate_evaluate(self, server_round, replies):
+        return None
+
+
+def test_a_run_that_merged_nothing_does_not_end_as_if_it_had_trained():
+    pipeline = Pipeline(Screening(), {}, Uniform(), Mean(), None, FedAvg())
+    s = WithoutMessages(pipeline)
+    with pytest.raises(UserError, match=r"no round merged an update.*loss is 30, outside"):
+        s.start(ScriptedGrid([25.0, 30.0]), model(1.0, 2.0), num_rounds=2)
+    arrays = (
+        WithoutMessages(pipeline)
+        .start(ScriptedGrid([25.0, 1.0]), model(1.0, 2.0), num_rounds=2)
+        .arrays
+    )
+    assert arrays["w"].numpy().tolist() == [2.0, 2.0]
+
+
+def test_a_failed_nodes_traceback_stays_out_of_its_record():
+    s = strategy()
+    trace = (
+        "\x1b[36mray::ClientAppActor.run()\x1b[39m (pid=7, ip=10.0.0.7, actor_id=a)\n"
+        '  File "app.py", line 3, in train\nValueError: a private text'
+    )
+    failed = Reply(5, None, SimpleNamespace(reason=trace, code=1))
+    s.aggregate_train(1, [failed, reply(1, 2.0, 2.0)])
+    (found,) = [d.reason for d in s.decisions if d.partner == "5"]
+    assert found == "No update: the node failed (ray::ClientAppActor.run())."
 
 
 def test_arrays_that_cannot_be_read_are_refused():

@@ -13,43 +13,20 @@ from torch import Tensor
 from strategies.pre.arc import ARC
 from strategies.pre.nnm import NNM
 from strategies.pre.static_clipping import StaticClipping
-from strategies.robust.bulyan import Bulyan
-from strategies.robust.caf import CAF
 from strategies.robust.centred_clipping import CentredClipping
 from strategies.robust.dnc import DnC
 from strategies.robust.fltrust import FLTrust
-from strategies.robust.geometric_median import GeometricMedian
-from strategies.robust.krum import Krum
 from strategies.robust.mda import MDA
-from strategies.robust.meamed import MeaMed
 from strategies.robust.mean import Mean
 from strategies.robust.median import Median
-from strategies.robust.monna import MoNNA
-from strategies.robust.multi_krum import MultiKrum
 from strategies.robust.signguard import SignGuard
 from strategies.robust.trimmed_mean import TrimmedMean
 from strategies.rows import Rows
 from strategies.stage import RobustRule
-from tests.strategies.oracle import context, random_rows, relative_error, run, uniform
+from tests.strategies.oracle import context, every_rule, random_rows, relative_error, run, uniform
 
 F = 2
-RULES: list[RobustRule] = [
-    Mean(),
-    Median(F),
-    TrimmedMean(F),
-    Krum(F),
-    MultiKrum(F),
-    Bulyan(F),
-    GeometricMedian(F),
-    MeaMed(F),
-    MoNNA(F),
-    MDA(F),
-    CAF(F),
-    CentredClipping(F),
-    DnC(F, columns=10_000),
-    SignGuard(F),
-    FLTrust(),
-]
+RULES = every_rule(F)
 ROBUST = [rule for rule in RULES if not isinstance(rule, Mean)]
 
 
