@@ -30,7 +30,7 @@ from common.files import write_atomic
 from common.model import Network, build
 from common.prefix import PrefixExamples
 from common.words import prepare_table
-from server.trained import load_config
+from inspection.trained import load_config
 
 SECONDS = 1.0
 COPIED_BYTES = 1 << 28

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from auditing.bounds import shared_confidence
+from auditing.canaries import Trial, audit
 from client.accounting import calibrate
-from client.auditing.bounds import shared_confidence
-from client.auditing.canaries import Trial, audit
 from client.training import Privacy
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device

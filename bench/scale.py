@@ -31,7 +31,7 @@ from typing import Any
 
 from common.config import Config
 from common.files import write_atomic
-from server.history import RoundRecord
+from results.history import RoundRecord
 from server.memory import IDLE_FACTOR, tree_mb
 from server.observers import Silent
 
@@ -160,7 +160,7 @@ def configure(folder: Path, partners: int, per_round: int, model: str, rounds: i
 
 def measure(partners: int, per_round: int, model: str, rounds: int) -> dict[str, Any]:
     """One row, in this process, and what else was measured on the way."""
-    from server.simulation import simulate
+    from simulation.run import simulate
 
     with tempfile.TemporaryDirectory(prefix="fedaccord-scale-") as name:
         began = time.monotonic()

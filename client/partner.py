@@ -15,9 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from client.accounting import check_delta
-from client.attacks.poison import poisoned
 from client.policy import Policy
-from client.shares import PartnerShare, kept_partition
 from common.config import Config, from_json
 from common.data.load import training_table
 from common.data.split import split_partner
@@ -26,6 +24,8 @@ from common.errors import UserError
 from common.files import private_directory
 from common.randomness import Streams, system_streams
 from common.refusals import Reason, Refused
+from simulation.attacks.poison import poisoned
+from simulation.shares import PartnerShare, kept_partition
 
 # Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
 # a coordinator's configuration and never seeds its noise.
@@ -68,7 +68,7 @@ def _shares_of(config_json: str) -> tuple[Table, list[PartnerShare]]:
 def simulated(config: Config, config_json: str, index: int) -> Partner:
     """Partner number `index` of a simulation."""
     # Only here: a deployed process must have no source of noise that repeats itself.
-    from common.seeded_streams import SeededStreams
+    from simulation.seeded_streams import SeededStreams
 
     table, shares = _shares_of(config_json)
     share = shares[index]

@@ -28,7 +28,7 @@ from common.device import Device
 from common.features import Examples
 from common.model import Network
 from common.randomness import Stream
-from common.seeded_streams import SeededStream
+from simulation.seeded_streams import SeededStream
 
 # A Gaussian's fourth moment, in units of the squared variance, lies within this of 3 for the
 # thousands of coordinates that are looked at.

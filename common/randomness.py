@@ -7,8 +7,8 @@ matters because a coordinator sees a partner's noise wherever a gradient is exac
 generator such as the Mersenne twister it could then compute all other noise.
 
 `SystemStream` takes a new key from the operating system each time it is made.  The streams of a
-simulation, which repeats itself, are another class in another module (`common.seeded_streams`) that
-a deployed process never imports.
+simulation, which repeats itself, are another class in another module
+(`simulation.seeded_streams`) that a deployed process never imports.
 """
 
 from __future__ import annotations

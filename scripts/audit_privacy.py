@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from client.auditing.bounds import shared_confidence
+from auditing.bounds import shared_confidence
 from common.config import Config
 from common.errors import UserError
 from common.files import write_atomic
@@ -19,8 +19,8 @@ from scripts.console import PlainConsole
 from scripts.simulate import complete, configure
 
 if TYPE_CHECKING:
-    from client.auditing.canaries import CanaryBounds
-    from client.auditing.membership import MembershipAudit
+    from auditing.canaries import CanaryBounds
+    from auditing.membership import MembershipAudit
 
 REPORT = "privacy-audit.json"
 # Name in the report of the bound that assumes Gaussian noise.
@@ -65,7 +65,7 @@ def main(
         bounds[F_DP] = found.f_dp.epsilon_lower_bound
         _tell_canaries(console, found, claimed)
     if run is not None:
-        from client.auditing.membership import membership
+        from auditing.membership import membership
 
         told = membership(config, directory / "model", delta, each, seed)
         report["membership"] = asdict(told)
@@ -127,8 +127,8 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
     import numpy as np
     import torch
 
+    from auditing.canaries import Trial, audit, made_up_texts
     from client.accounting import calibrate
-    from client.auditing.canaries import Trial, audit, made_up_texts
     from client.partner import simulated_shares, split_rows
     from client.training import Privacy
     from common.device import pick_device, usable_cores

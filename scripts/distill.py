@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import UserError
-from server.distill import Distilled, Teaching, distill, told
+from inspection.distill import Distilled, Teaching, distill, told
 
 
 def main(

@@ -9,11 +9,11 @@ from rich.text import Text
 
 from common.errors import UserError
 from common.files import write_atomic
+from inspection.explain import Explanation, explain, global_words
+from inspection.explanation_page import explanation_page
+from inspection.trained import load_trained, test_rows
 from scripts.console import PlainConsole
 from scripts.output import output_file
-from server.explain import Explanation, explain, global_words
-from server.report.explanation import explanation_page
-from server.trained import load_trained, test_rows
 
 
 def main(

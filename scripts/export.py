@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from server.onnx_file import FILE, export_onnx
+from inspection.onnx_file import FILE, export_onnx
 
 
 def main(directory: str, out: str | None) -> int:

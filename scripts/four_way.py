@@ -19,8 +19,8 @@ from common.files import write_atomic
 from scripts import simulate
 from scripts.compose import as_group_choice, compose_config
 from scripts.console import PlainConsole
-from server.fourway import CELLS, HEAD, SCHEMA_VERSION, Cell, cells_of, markdown, rows
-from server.report.study import write_study_report
+from sweeps.fourway import CELLS, HEAD, SCHEMA_VERSION, Cell, cells_of, markdown, rows
+from sweeps.study_page import write_study_report
 
 OFF = {"dp": ["privacy=none"], "attack": ["attack=none"], "fair": ["strategy.fair=uniform"]}
 OWN = ("run.dir", "run.seed", "run.resume")
@@ -142,7 +142,7 @@ def _run_missing(document: dict[str, Any], study: Path, console: PlainConsole) -
     Raises KeyboardInterrupt when stopped (the cell that was under way goes on from its checkpoint),
     UserError when a cell could not begin.
     """
-    from server import runtime
+    from simulation import workers as runtime
 
     failed = []
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -194,7 +194,7 @@ def _write(study: Path, document: dict[str, Any]) -> None:
     write_atomic(study / "fourway.md", markdown(document))
     write_study_report(study)
     if find_spec("matplotlib") is not None:
-        from server.fourway_figure import svg
+        from sweeps.fourway_figure import svg
 
         write_atomic(study / "fourway.svg", svg(document))
 

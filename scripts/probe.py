@@ -12,11 +12,11 @@ from rich.text import Text
 
 from common.errors import UserError
 from common.files import write_atomic
+from inspection.probe.perturb import perturbed
+from inspection.probe.suite import Columns, probe, read_mapping, read_suite
+from inspection.trained import load_trained, test_rows
 from scripts.console import PlainConsole
 from scripts.output import output_file
-from server.probe.perturb import perturbed
-from server.probe.suite import Columns, probe, read_mapping, read_suite
-from server.trained import load_trained, test_rows
 
 
 def main(

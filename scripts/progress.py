@@ -8,8 +8,8 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from results.history import RoundRecord
 from scripts.console import PlainConsole
-from server.history import RoundRecord
 from server.observers import Silent
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from common.errors import UserError
+from reporting.run import write_report
 from scripts.console import PlainConsole
 from scripts.sweep_privacy import compose_trials
-from server.report.run import write_report
-from server.report.study import STUDY, write_study_report
-from server.report.sweep import write_sweep_report
-from server.sweep.records import DOCUMENT, read_sweep
+from sweeps.page import write_sweep_report
+from sweeps.records import DOCUMENT, read_sweep
+from sweeps.study_page import STUDY, write_study_report
 
 
 def main(directory: str) -> int:

@@ -96,7 +96,7 @@ def complete(config: Config) -> Config:
     from client.partner import check_rows, simulated_shares, split_rows
     from common.data.load import resolve_labels
     from server.sampling import sample
-    from server.simulation import with_workers
+    from simulation.run import with_workers
     from strategies.build import build as build_pipeline
 
     check(config)
@@ -154,7 +154,7 @@ def prepare(config: Config) -> Config:
     When the run turns out to be impossible they wait for the next one, or end with this process:
     who made a mistake is told at once.
     """
-    from server import simulation
+    from simulation import run as simulation
 
     assert config.run.dir is not None
     directory = Path(config.run.dir)
@@ -173,7 +173,7 @@ def prepare(config: Config) -> Config:
 def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = False) -> int:
     """Run a simulation to its end; 0 when it finished, 130 when it was interrupted.
 
-    `keep_workers` leaves the workers to the next run in this process (`server.simulation`).
+    `keep_workers` leaves the workers to the next run in this process (`simulation.run`).
     """
     os.environ.update(ENVIRONMENT)
     overrides = expand(overrides)
@@ -190,7 +190,7 @@ def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = 
     config = prepare(config)
 
     from scripts.progress import Terminal
-    from server.simulation import simulate
+    from simulation.run import simulate
 
     console.print(f"run directory: {directory}", soft_wrap=True)
     with Terminal(console, config.private) as terminal:

@@ -27,8 +27,8 @@ from common.files import canonical_json, held, sha256_text
 from scripts.compose import CONF, as_group_choice, one_line, refuse_null, resolved
 from scripts.console import PlainConsole
 from scripts.trial import run_trial
-from server.sweep.objectives import check
-from server.sweep.records import DOCUMENT, Document, read_sweep, write_document
+from sweeps.objectives import check
+from sweeps.records import DOCUMENT, Document, read_sweep, write_document
 
 OWN = ("run.dir", "run.resume")
 PLACE = "hydra.sweep.dir"
@@ -170,7 +170,7 @@ def _claimed(directory: Path, document: Document) -> Iterator[None]:
 
 def _go(hydra: Hydra, arguments: Sequence[str], directory: Path) -> None:
     """Hand over to Hydra: its sweeper makes the trials, its launcher runs them."""
-    from server import runtime
+    from simulation import workers as runtime
 
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -189,7 +189,7 @@ def _go(hydra: Hydra, arguments: Sequence[str], directory: Path) -> None:
 def _close(directory: Path, console: PlainConsole) -> int:
     """Write the report of what there is now, and say where."""
     from scripts.sweep_privacy import compose_trials
-    from server.report.sweep import write_sweep_report
+    from sweeps.page import write_sweep_report
 
     found = read_sweep(directory)
     failed = [t for t in found.trials.values() if t.state == "failed"]

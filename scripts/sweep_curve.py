@@ -7,9 +7,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import write_atomic
-from server.sweep.analysis import Analysis
-from server.sweep.curve import curve, markdown, svg
-from server.sweep.records import Sweep
+from sweeps.analysis import Analysis
+from sweeps.curve import curve, markdown, svg
+from sweeps.records import Sweep
 
 
 def draw(sweep: Sweep) -> list[Path]:

@@ -11,8 +11,8 @@ from client.ledger import Entry, compositions, read
 from common.config import Config
 from common.files import canonical_json
 from scripts.compose import load_config
-from server.sweep.privacy import Composed
-from server.sweep.records import Sweep
+from sweeps.privacy import Composed
+from sweeps.records import Sweep
 
 # With more kinds of steps than this PRV would take minutes; RDP's bound is looser and quick.
 PRV_SEGMENTS = 64

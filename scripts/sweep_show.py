@@ -8,10 +8,10 @@ from rich.table import Table
 
 from scripts.console import PlainConsole
 from scripts.sweep_privacy import compose_trials
-from server.report.sweep import BEST, shown
-from server.sweep.analysis import Analysis, short
-from server.sweep.objectives import OBJECTIVES
-from server.sweep.records import Sweep, read_sweep
+from sweeps.analysis import Analysis, short
+from sweeps.objectives import OBJECTIVES
+from sweeps.page import BEST, shown
+from sweeps.records import Sweep, read_sweep
 
 
 def main(action: str, directory: str) -> int:

@@ -21,9 +21,9 @@ from scripts.compose import resolved
 from scripts.console import PlainConsole
 from scripts.simulate import ENVIRONMENT, claim, complete, settle
 from server.observers import Observer
-from server.sweep.objectives import measures
-from server.sweep.pruning import Pruner, pruner_of
-from server.sweep.records import State, Trial, read_results, read_sweep, tell
+from sweeps.objectives import measures
+from sweeps.pruning import Pruner, pruner_of
+from sweeps.records import State, Trial, read_results, read_sweep, tell
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def _known(sweep: Path, begun: Trial) -> Trial | None:
 def _run(sweep: Path, config: Config, begun: Trial, console: PlainConsole) -> Trial:
     """Run or continue; the state stays `running` when it was stopped from outside."""
     from scripts.progress import Terminal
-    from server.simulation import simulate
+    from simulation.run import simulate
 
     found = read_sweep(sweep)
     console.print(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.text import Text
 
+from inspection.verify import verify
 from scripts.console import PlainConsole
-from server.verify import verify
 
 
 def main(directory: str) -> int:

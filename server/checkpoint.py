@@ -21,7 +21,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.files import atomic_directory
-from server.history import History
+from results.history import History
 
 
 @dataclass(frozen=True)

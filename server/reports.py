@@ -2,7 +2,7 @@
 
 A partner may lie about its own rows, and nothing here can tell.  What is refused is what no honest
 partner of this run can report, so that a lie stays within the range of an honest report; what a
-report counts for beside the others is in `server.history.pool`.
+report counts for beside the others is in `results.history.pool`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from common.config import Config
-from common.fairness import by_column
 from common.messages import MessageError, Refusal, Report
 from common.metrics import gaps
 from common.tasks import LOSS_BOUND
+from results.fairness import by_column
+from results.history import partner_accuracy
 from server.exchange import Answer
-from server.history import partner_accuracy
 
 # No partner holds more rows (or, where words are counted, words) than this.
 MOST_ROWS = 1e9

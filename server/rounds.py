@@ -35,18 +35,18 @@ from common.messages import Prepared, Refusal, Report, Request
 from common.model import Network, build
 from common.randomness import Stream, SystemStream
 from common.seeds import torch_generator
+from reporting.card import model_card
+from reporting.run import write_report
+from results.audit import Audit
+from results.history import History, RoundRecord, results, results_text, rounds_csv
 from server import checkpoint as checkpoints
-from server.audit import Audit
 from server.calibration import calibrate_head
-from server.card import model_card
 from server.checkpoint import Checkpoint
 from server.collect import Collector
 from server.exchange import Answer, Answers, ask, registered_names, wait_for_nodes
-from server.history import History, RoundRecord, results, results_text, rounds_csv
 from server.memory import PeakMemory
 from server.observers import Observer
 from server.reference import reference_update
-from server.report.run import write_report
 from server.reports import Expected, read_report, reply_metrics
 from server.sampling import sample
 from server.testset import TestSet
@@ -455,7 +455,7 @@ class Server:
         if not self.simulated:
             return SystemStream()
         # Only here: a deployed server must have no source of noise that repeats itself.
-        from common.seeded_streams import SeededStream
+        from simulation.seeded_streams import SeededStream
 
         return SeededStream(self.config.run.seed, "client-level", number)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.peers import job as jobs
-from server.history import RoundRecord
+from results.history import RoundRecord
 from server.observers import Silent
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     from bench.federation import overrides
     from scripts.compose import compose_config
     from scripts.simulate import ENVIRONMENT, prepare, settle
-    from server.simulation import simulate
+    from simulation.run import simulate
 
     os.environ.update(ENVIRONMENT)
     folder = Path(sys.argv[1])

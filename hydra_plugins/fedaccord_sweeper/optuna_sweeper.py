@@ -18,7 +18,7 @@ class OptunaSweeperConf:
     """What a user chooses of a search."""
 
     _target_: str = "hydra_plugins.fedaccord_sweeper.optuna_sweeper.OptunaSweeper"
-    # What is after what, by name (server/sweep/objectives.py); the first decides the best.
+    # What is after what, by name (sweeps/objectives.py); the first decides the best.
     objectives: list[str] = field(default_factory=lambda: ["accuracy"])
     # Trials in all, with those that were pruned or failed.
     trials: int = 20
@@ -62,7 +62,7 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run the search to its end and return its study."""
-        from server.sweep.search import search
+        from sweeps.search import search
 
         assert self.hydra_context is not None
         assert self.launcher is not None

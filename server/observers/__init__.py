@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from server.history import RoundRecord
+from results.history import RoundRecord
 
 
 class Observer(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from server.history import RoundRecord
+from results.history import RoundRecord
 from server.observers import Observer
 
 PROGRESS = "progress.jsonl"

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from server.history import RoundRecord
+from results.history import RoundRecord
 from server.observers import Silent
 
 

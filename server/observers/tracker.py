@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from common.config import Config, TrackingConfig, config_hash
 from common.errors import UserError
-from server.history import RoundRecord
+from results.history import RoundRecord
 from server.observers import Silent
 
 log = logging.getLogger(__name__)

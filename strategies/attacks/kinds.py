@@ -1,6 +1,6 @@
 """What an attack may change here: the updates or the metrics of the malicious partners.
 
-Attacks on their data run where the data is, in ``client.attacks``.
+Attacks on their data run where the data is, in ``simulation.attacks``.
 """
 
 from __future__ import annotations

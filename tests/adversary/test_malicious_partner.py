@@ -23,14 +23,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from common import messages
 from common.config import Config
 from common.messages import MessageError, Prepared, Refusal, Report
+from inspection.verify import verify
+from results.history import History, RoundRecord, pooled, results
 from scripts.compose import save_config
 from scripts.progress import summary
 from scripts.simulate import configure
 from server.exchange import Answer
-from server.history import History, RoundRecord, pooled, results
 from server.reports import Expected, read_report, reply_metrics
 from server.rounds import Server
-from server.verify import verify
 from tests.adversary.test_partner_words import WORDS, harmless, shown
 
 INF, NAN = math.inf, math.nan

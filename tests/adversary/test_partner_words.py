@@ -13,11 +13,11 @@ from rich.text import Text
 
 from common.config import Config
 from common.messages import Report
+from reporting.card import model_card
+from reporting.page import element
+from results.history import History, RoundRecord, results, rounds_csv
 from scripts.console import PlainConsole
 from scripts.progress import Terminal, summary
-from server.card import model_card
-from server.history import History, RoundRecord, results, rounds_csv
-from server.report.page import element
 
 WORDS = [
     "[/bold]",

@@ -181,7 +181,7 @@ def made_up(generator: random.Random) -> Any:
                 "{}",
                 "/etc",
             ),
-            *("client.attacks.label_flip.LabelFlip", "os.system", "../" * 9, "*" * 3000),
+            *("simulation.attacks.label_flip.LabelFlip", "os.system", "../" * 9, "*" * 3000),
         ]
     )
     return generator.choice(

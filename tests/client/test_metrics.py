@@ -33,8 +33,8 @@ from common.messages import Request
 from common.metrics import accuracy, accuracy_error, rates, rates_error
 from common.model import build
 from common.prefix import prepare
-from common.seeded_streams import SeededStream
-from server.history import loss_error
+from results.history import loss_error
+from simulation.seeded_streams import SeededStream
 
 VALUES = {"ward": ["a", "b"], "sex": ["f", "m"]}
 CPU = Device(torch.device("cpu"), torch.float32)

@@ -23,7 +23,7 @@ from common.config import Config, TrainConfig, validate
 from common.errors import UserError
 from common.messages import Report
 from common.refusals import Reason, Refused
-from common.seeded_streams import SeededStream
+from simulation.seeded_streams import SeededStream
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
 

@@ -23,8 +23,8 @@ from common import grid, messages
 from common.config import DataConfig
 from common.errors import UserError
 from common.messages import Report
-from common.seeded_streams import SeededStream, SeededStreams
 from scripts import partner
+from simulation.seeded_streams import SeededStream, SeededStreams
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
 

@@ -13,7 +13,7 @@ import torch
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
-from client.auditing.canaries import Chosen
+from auditing.canaries import Chosen
 from client.training import PoissonBatches, Privacy, train
 from client.wiring import cut_off
 from common.config import LoraConfig, ModelConfig, TrainConfig
@@ -22,7 +22,7 @@ from common.features import Batch, Examples
 from common.model import Network, build
 from common.prefix import prepare
 from common.randomness import Stream
-from common.seeded_streams import SeededStream
+from simulation.seeded_streams import SeededStream
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 WAYS = ("hooks", "ghost", "bookkeeping")

@@ -17,8 +17,8 @@ from common.evaluation import evaluate
 from common.features import Examples
 from common.model import Network, build
 from common.prefix import prepare
-from common.seeded_streams import SeededStream
 from scripts.compose import compose_config
+from simulation.seeded_streams import SeededStream
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

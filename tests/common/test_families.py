@@ -43,9 +43,9 @@ from common.export import export
 from common.losses import IGNORED
 from common.model import PREDICTED, build, merge_adapters
 from common.prefix import PrefixExamples, prepare
-from common.seeded_streams import SeededStream
 from common.tags import tag_names
 from common.words import prepare_table, prepare_words
+from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
 FP32 = Device(torch.device("cpu"), torch.float32)

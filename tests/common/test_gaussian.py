@@ -15,7 +15,7 @@ from common import gaussian, grid
 from common.gaussian import rounded_gaussian
 from common.grid import ROUNDING, GaussianMechanism, grid_step, release_counts
 from common.randomness import Stream, SystemStream
-from common.seeded_streams import SeededStream
+from simulation.seeded_streams import SeededStream
 
 DRAWS = 10_000_000
 SCALE = 2.0**20

@@ -22,10 +22,10 @@ from common.export import export
 from common.losses import IGNORED
 from common.masked import MaskedExamples, prepare_masked
 from common.model import PREDICTED, Network, build
-from common.seeded_streams import SeededStream
 from common.words import prepare_table
+from inspection.trained import load_trained
 from scripts.compose import compose_config
-from server.trained import load_trained
+from simulation.seeded_streams import SeededStream
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 

@@ -13,7 +13,7 @@ from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
 from common.model import Network, build
 from common.prefix import PrefixExamples, Store, prepare
-from common.seeded_streams import SeededStream
+from simulation.seeded_streams import SeededStream
 
 Reviews = tuple[list[str], list[int]]
 FP32 = Device(torch.device("cpu"), torch.float32)

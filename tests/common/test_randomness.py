@@ -11,7 +11,7 @@ from Crypto.Cipher import AES
 from scipy import stats
 
 from common.randomness import KEY_BYTES, Stream, SystemStream, chosen, system_streams
-from common.seeded_streams import SeededStream, SeededStreams
+from simulation.seeded_streams import SeededStream, SeededStreams
 
 
 def test_equals_another_implementation() -> None:

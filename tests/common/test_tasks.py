@@ -26,11 +26,11 @@ from common.errors import UserError
 from common.evaluation import evaluate
 from common.export import export
 from common.model import Network, build
-from common.seeded_streams import SeededStream
 from common.tasks import TASKS
 from common.words import prepare_table
+from inspection.trained import load_trained
 from scripts.compose import compose_config
-from server.trained import load_trained
+from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
 FP32 = Device(torch.device("cpu"), torch.float32)

@@ -24,9 +24,9 @@ from common.evaluation import entity_counts, evaluate
 from common.export import export
 from common.losses import IGNORED
 from common.model import Network, build, merge_adapters
-from common.seeded_streams import SeededStream
 from common.tags import tag_names
 from common.words import WordExamples, prepare_words, window_starts
+from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
 FP32 = Device(torch.device("cpu"), torch.float32)

@@ -16,7 +16,7 @@ import pytest
 
 from client import ledger
 from common.bundle import build_bundle
-from server import audit
+from results import audit
 from tests.deploy.conftest import (
     NAMES,
     Cable,

@@ -114,7 +114,7 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
         return said.getvalue()
 
     yield to_its_end
-    from server import runtime
+    from simulation import workers as runtime
 
     runtime.end()
 

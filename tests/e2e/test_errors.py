@@ -13,7 +13,7 @@ import pytest
 from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
-from server.simulation import await_workers, end_workers, start_workers, with_workers
+from simulation.run import await_workers, end_workers, start_workers, with_workers
 from tests.e2e.conftest import Start, still_alive
 
 pytestmark = pytest.mark.e2e
@@ -136,7 +136,7 @@ def test_workers_that_cannot_be_had_are_an_error_of_the_user(
         raise ValueError("ActorPool is empty")
 
     end_workers()
-    monkeypatch.setattr("server.runtime.RayBackend", unavailable)
+    monkeypatch.setattr("simulation.workers.RayBackend", unavailable)
     config = with_workers(compose_config(job), 2)
     start_workers(config)
     with pytest.raises(UserError, match=r"run\.gpus_per_worker=.*ActorPool is empty"):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from inspection.verify import verify
 from scripts import cli
-from server.verify import verify
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client import ledger
-from server.verify import verify
+from inspection.verify import verify
 from strategies.client_level import gaussian_epsilon
 from tests.e2e.conftest import Run
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from inspection.verify import verify
 from scripts.cli import main
-from server.verify import verify
 
 pytestmark = pytest.mark.e2e
 

@@ -23,10 +23,10 @@ from transformers import pipeline
 from client import ledger
 from client.accounting import epsilon
 from common.evaluation import Evaluation
-from server.audit import parse, rounds_of
-from server.runtime import at_once
+from inspection.verify import verify
+from results.audit import parse, rounds_of
 from server.testset import TestSet
-from server.verify import verify
+from simulation.workers import at_once
 from tests.e2e.conftest import Run, Start, still_alive
 
 pytestmark = pytest.mark.e2e

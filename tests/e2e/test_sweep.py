@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from inspection.verify import verify
+from results.audit import NAME, parse
 from scripts import cli
-from server.audit import NAME, parse
-from server.sweep.records import read_sweep
-from server.verify import verify
+from sweeps.records import read_sweep
 from tests.e2e.conftest import Start
 from tests.e2e.test_simulate import PATIENCE, rounds_done, wait_for
 

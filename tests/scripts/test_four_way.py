@@ -11,7 +11,7 @@ from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
 from scripts.four_way import cell_overrides, plan
-from server.fourway import CELLS
+from sweeps.fourway import CELLS
 
 DEFAULTS = {
     "dp": "privacy=dp",

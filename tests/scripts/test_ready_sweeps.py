@@ -10,9 +10,9 @@ from hydra.types import RunMode
 
 from scripts.compose import CONF, compose_config
 from scripts.sweep import _document, _first, _hydra
-from server.sweep.study import space
 from strategies.attacks.simulate import build_attack
 from strategies.build import build
+from sweeps.study import space
 
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
 PARTNERS = 8

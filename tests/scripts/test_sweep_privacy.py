@@ -13,7 +13,7 @@ from client.ledger import Ledger
 from common.config import Config
 from scripts.compose import compose_config, save_config
 from scripts.sweep_privacy import compose_trials
-from server.sweep.records import Document, Trial, read_sweep, tell, write_document
+from sweeps.records import Document, Trial, read_sweep, tell, write_document
 
 DELTA = 1e-5
 BIG, SMALL = Segment(2.0, 0.05, 40), Segment(3.0, 0.3, 40)

@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.errors import UserError
 from common.messages import Report
+from results.history import Cost, History, RoundRecord, results, rounds_csv
 from scripts.progress import summary
 from server import checkpoint as checkpoints
 from server.checkpoint import Checkpoint
-from server.history import Cost, History, RoundRecord, results, rounds_csv
 from server.observers.tensorboard import TensorBoard
 from server.reports import reply_metrics
 from server.sampling import sample

@@ -144,7 +144,7 @@ def test_a_tuned_attack_sees_the_rule_in_use():
 def test_build_attack():
     assert build_attack(None) is None
     assert build_attack({"_target_": None, "partners": [], "count": 0}) is None
-    assert build_attack({"_target_": "client.attacks.label_flip.LabelFlip"}) is None
+    assert build_attack({"_target_": "simulation.attacks.label_flip.LabelFlip"}) is None
     config = {"_target_": "strategies.attacks.ipm.IPM", "partners": ["a"], "count": 1, "tau": 0.5}
     assert build_attack(config) == IPM(0.5)
     with pytest.raises(UserError, match=r"attack\.tau: must be a finite number"):

@@ -13,7 +13,7 @@ from dp_accounting.pld import PLDAccountant
 from torch import Tensor
 
 from common.errors import UserError
-from common.seeded_streams import SeededStream
+from simulation.seeded_streams import SeededStream
 from strategies.build import build
 from strategies.client_level import gaussian_epsilon
 from strategies.pipeline import Pipeline

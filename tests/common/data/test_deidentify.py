@@ -22,8 +22,8 @@ from common.device import Device
 from common.errors import UserError
 from common.export import export
 from common.model import build
-from common.seeded_streams import SeededStream
 from common.words import prepare_table
+from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
 pytest.importorskip("presidio_analyzer", reason="the extra deidentify is not installed")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from client.partition import partition
 from common.data import load
 from common.data.cache import cached_table
 from common.data.demo import demo_file
 from common.data.schema import DataConfig, PartitionConfig
 from common.errors import UserError
+from simulation.partition import partition
 
 CONF = Path(__file__).parents[3] / "conf"
 installed = pytest.mark.skipif(

@@ -12,11 +12,11 @@ import pytest
 
 from common.config import TrackingConfig
 from common.errors import UserError
+from results.history import RoundRecord
 from scripts.compose import compose_config, load_config
-from server.history import RoundRecord
 from server.observers import tracker
 from server.observers.tracker import Tracker, check_tracking, settings
-from tests.server.small_run import small_run
+from tests.small_run import small_run
 
 
 def drive(place: Path, service: str, cut: bool = False) -> dict[str, Any]:
