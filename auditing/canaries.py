@@ -235,7 +235,7 @@ def deviations(
     rows = np.flatnonzero(prior > 0)
     scale = torch.from_numpy(np.sqrt(prior[rows]))
     gradients = Gradients(trial, rows, start)
-    noise = steps * (trial.privacy.noise_multiplier * trial.privacy.clip) ** 2
+    noise = steps * (trial.privacy.noise_multiplier * trial.privacy.max_grad_norm) ** 2
 
     def system(vector: Tensor) -> Tensor:
         return scale * gradients.products(gradients.total(scale * vector)) + noise * vector
@@ -272,7 +272,7 @@ class Gradients:
         self.batches = [rows[i : i + size].tolist() for i in range(0, len(rows), size)]
         trial.network.write(start)
         privacy = trial.privacy
-        self.factors = clip_factors(self._norms(), privacy.clip, privacy.normalize).double()
+        self.factors = clip_factors(self._norms(), privacy.max_grad_norm, privacy.clipping).double()
 
     def total(self, weights: Tensor) -> dict[str, Tensor]:
         """sum_i weights_i g_i."""
@@ -320,7 +320,7 @@ class Gradients:
         """Norm of every row's gradient, [n]."""
         found, network = [], self.trial.network
         network.suffix.train()
-        module = BookkeepingModule(Forward(network, self.trial.examples), 1.0, "flat")
+        module = BookkeepingModule(Forward(network, self.trial.examples), 1.0, "abadi")
         try:
             for rows in self.batches:
                 batch = self._batch(rows)

@@ -225,7 +225,7 @@ def _federation(overrides: tuple[str, ...], directory: Path) -> Federation:
 
 
 def _noise(config: Config, sizes: Mapping[str, int]) -> dict[str, float]:
-    privacy, batch = config.privacy, config.train.batch
+    privacy, batch = config.privacy, config.train.batch_size
     if not config.private:
         return dict.fromkeys(sizes, 0.0)
     return {
@@ -243,7 +243,7 @@ def _step(
     weight: Tensor, rows: Rows, config: Config, noise: float, generator: torch.Generator
 ) -> Tensor:
     """One Poisson batch's clipped, noised, averaged gradient of the cross-entropy, negated."""
-    clip, batch = config.privacy.clip, config.train.batch
+    clip, batch = config.privacy.max_grad_norm, config.train.batch_size
     chosen = torch.rand(len(rows), generator=generator) < batch / len(rows)
     x, y = rows.x[chosen], rows.y[chosen]
     error = torch.softmax(x @ weight.T, 1) - nn.functional.one_hot(y, 2)

@@ -50,7 +50,7 @@ def measure(config: Config, rows: int, repeats: int, cache: Path) -> dict[str, A
     if network.frozen_layers > 0:
         examples = with_prefix(examples, "noise", network, device, cache)  # type: ignore[arg-type]
     start = network.read()
-    privacy = Privacy(0.7, config.privacy.clip, config.privacy.clipping)
+    privacy = Privacy(0.7, config.privacy.max_grad_norm, config.privacy.grad_sample_mode)
     settings = replace(config.train, local_steps=1)
     size = sum(tensor.numel() for tensor in start.values())
     steps, noises = [], []
@@ -58,7 +58,9 @@ def measure(config: Config, rows: int, repeats: int, cache: Path) -> dict[str, A
         streams = SystemStream(), SystemStream()
         done = train(network, examples, start, settings, 1.0, privacy, *streams, device)
         began = time.perf_counter()
-        mechanism = GaussianMechanism(privacy.clip, privacy.noise_multiplier, size, SystemStream())
+        mechanism = GaussianMechanism(
+            privacy.max_grad_norm, privacy.noise_multiplier, size, SystemStream()
+        )
         for tensor in start.values():
             mechanism.release(torch.zeros_like(tensor, dtype=torch.float64))
         if repeat > 0:
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = []
     for overrides, full in (((), False), (FULL, True)):
         config = compose_config(list(overrides))
-        rows = asked.full_rows if full else config.train.batch
+        rows = asked.full_rows if full else config.train.batch_size
         with tempfile.TemporaryDirectory() as cache:
             row = measure(config, rows, 1 if full else asked.repeats, Path(cache))
         found.append(row)

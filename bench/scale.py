@@ -149,7 +149,7 @@ def configure(folder: Path, partners: int, per_round: int, model: str, rounds: i
         f"model.base={base}",
         f"model.drop_layers={0 if model == 'tiny' else 1}",
         "model.max_length=32",
-        "train.batch=8",
+        "train.batch_size=8",
         f"run.rounds={rounds}",
         f"run.fraction={per_round / partners}",
         f"run.cache_dir={folder / 'cache'}",

@@ -142,9 +142,9 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
     a batch, then `backward` on the losses of the batch's examples.
     """
 
-    def __init__(self, module: nn.Module, clip: float, normalize: str) -> None:
+    def __init__(self, module: nn.Module, clip: float, clipping_rule: str) -> None:
         super().__init__(module, max_grad_norm=clip, loss_reduction="sum", strict=False)
-        self.normalize = normalize
+        self.clipping_rule = clipping_rule
         self.records: list[_Record] = []
 
     def add_hooks(
@@ -192,7 +192,7 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
                 parts |= self._parts(record, gradient, shared)
             squares = torch.stack([part.squares() for part in parts.values()])
             norms = self.per_sample_gradient_norms = squares.sum(0).sqrt()
-            factors = clip_factors(norms, self.max_grad_norm, self.normalize)
+            factors = clip_factors(norms, self.max_grad_norm, self.clipping_rule)
             for parameter, total in _weighted_sums(parts, factors):
                 # A copy: Opacus keeps it, and a view would keep its group's whole sum.
                 parameter.grad = total.to(parameter.dtype, copy=True)

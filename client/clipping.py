@@ -33,9 +33,9 @@ from torch import Tensor, nn
 AUTO_S_GAMMA = 0.01
 
 
-def clip_factors(norms: Tensor, clip: float, normalize: str) -> Tensor:
+def clip_factors(norms: Tensor, clip: float, clipping_rule: str) -> Tensor:
     """Factor [n] of each gradient, given their `norms` [n] in float32; 0 for a non-finite norm."""
-    if normalize == "auto_s":
+    if clipping_rule == "automatic":
         factors = clip / (norms + AUTO_S_GAMMA)
     else:
         factors = (clip / (norms + 1e-6)).clamp(max=1.0)
@@ -56,7 +56,7 @@ class AutoSDPOptimizer(DPOptimizer):
         """
         samples = self.grad_samples
         norms = torch.stack([g.flatten(1).square().sum(1) for g in samples]).sum(0).sqrt()
-        factors = clip_factors(norms, self.max_grad_norm, "auto_s")
+        factors = clip_factors(norms, self.max_grad_norm, "automatic")
         for p, g in zip(self.params, samples, strict=True):
             p.grad_sample = torch.einsum("n,n...->n...", factors, g)
         super().clip_and_accumulate()
@@ -65,10 +65,10 @@ class AutoSDPOptimizer(DPOptimizer):
 class GhostModule(GradSampleModuleFastGradientClipping):
     """Opacus' two-pass ghost clipping with a choice of factors."""
 
-    def __init__(self, module: nn.Module, clip: float, normalize: str) -> None:
+    def __init__(self, module: nn.Module, clip: float, clipping_rule: str) -> None:
         super().__init__(module, max_grad_norm=clip, loss_reduction="mean", strict=False)
-        self.normalize = normalize
+        self.clipping_rule = clipping_rule
 
     def get_clipping_coef(self) -> Tensor:
         """Factors [n] of the examples whose norms the first pass has found."""
-        return clip_factors(self.get_norm_sample(), self.max_grad_norm, self.normalize)
+        return clip_factors(self.get_norm_sample(), self.max_grad_norm, self.clipping_rule)

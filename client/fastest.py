@@ -1,4 +1,4 @@
-"""`privacy.clipping: auto`: the faster of the ways that a partner may use, measured once.
+"""`privacy.grad_sample_mode: auto`: the faster of the ways that a partner may use, measured once.
 
 Measured on made-up rows of full length, so that neither the choice nor the time it takes depends on
 anybody's data, and remembered on disk under a hash of all that the speed depends on.  Ghost is no
@@ -49,7 +49,7 @@ def choose(
 
     Only the kind of `examples` is looked at (token ids or prefix vectors), never a row.
     """
-    if privacy.clipping != "auto":
+    if privacy.grad_sample_mode != "auto":
         return privacy
     cached = isinstance(examples, PrefixExamples)
     shapes = {name: list(p.shape) for name, p in network.trainable().items()}
@@ -60,7 +60,7 @@ def choose(
         "length": length,
         "prefix": cached,
         "rows": min(config.physical_batch, ROWS),
-        "normalize": privacy.normalize,
+        "clipping": privacy.clipping,
         "task": network.task.name,
         "device": [str(device.device), str(device.dtype), torch.get_num_threads()],
         "machine": [platform.machine(), torch.backends.cpu.get_cpu_capability()],
@@ -78,8 +78,8 @@ def choose(
     speeds: dict[str, float] = json.loads((folder / "speeds.json").read_text())
     picked = max(CANDIDATES, key=lambda way: speeds[way])
     said = ", ".join(f"{way} {speed:.1f}" for way, speed in speeds.items())
-    log.info("privacy.clipping: auto picked %s (examples/s: %s)", picked, said)
-    return replace(privacy, clipping=picked)
+    log.info("privacy.grad_sample_mode: auto picked %s (examples/s: %s)", picked, said)
+    return replace(privacy, grad_sample_mode=picked)
 
 
 def _made_up(
@@ -108,7 +108,7 @@ def _examples_per_second(
     best = dict.fromkeys(CANDIDATES, 0.0)
     for repeat in range(REPEATS + 1):
         for way in CANDIDATES:
-            how = replace(privacy, clipping=way)
+            how = replace(privacy, grad_sample_mode=way)
             done = train(
                 network, rows, start, step, 1.0, how, SystemStream(), SystemStream(), device
             )

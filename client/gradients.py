@@ -144,10 +144,10 @@ class GhostClipper(_SumClipper):
     """
 
     def __init__(
-        self, model: Forward, optimizer: DPOptimizerFastGradientClipping, normalize: str
+        self, model: Forward, optimizer: DPOptimizerFastGradientClipping, clipping_rule: str
     ) -> None:
         super().__init__(model)
-        self.module = GhostModule(model, optimizer.max_grad_norm, normalize)
+        self.module = GhostModule(model, optimizer.max_grad_norm, clipping_rule)
         self.criterion = DPLossFastGradientClipping(self.module, optimizer, _Criterion(model.task))
 
     def contribute(self, batch: Batch) -> None:
@@ -166,10 +166,10 @@ class GhostClipper(_SumClipper):
 class BookkeepingClipper(_SumClipper):
     """The clipped sum from one backward pass (`client.bookkeeping`)."""
 
-    def __init__(self, model: Forward, clip: float, normalize: str, device: Device) -> None:
+    def __init__(self, model: Forward, clip: float, clipping_rule: str, device: Device) -> None:
         super().__init__(model)
         self.device = device
-        self.module = BookkeepingModule(model, clip, normalize)
+        self.module = BookkeepingModule(model, clip, clipping_rule)
 
     def contribute(self, batch: Batch) -> None:
         """One backward pass."""
@@ -185,11 +185,11 @@ class BookkeepingClipper(_SumClipper):
 
 
 def clipper(
-    way: str, model: Forward, optimizer: DPOptimizer, normalize: str, device: Device
+    way: str, model: Forward, optimizer: DPOptimizer, clipping_rule: str, device: Device
 ) -> Clipper:
-    """The clipper of `privacy.clipping`, new: hooks are on the network until it is closed."""
+    """A new clipper for `privacy.grad_sample_mode`; its hooks stay on the model until it closes."""
     if way == "ghost":
-        return GhostClipper(model, optimizer, normalize)
+        return GhostClipper(model, optimizer, clipping_rule)
     if way == "bookkeeping":
-        return BookkeepingClipper(model, optimizer.max_grad_norm, normalize, device)
+        return BookkeepingClipper(model, optimizer.max_grad_norm, clipping_rule, device)
     return HooksClipper(model, device)

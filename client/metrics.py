@@ -23,8 +23,8 @@ to the larger of the two.
 The number of training records is private too, and with it the sampling rate, the noise multiplier
 and the epsilon, which follow from it.  It is released once a run: L1 and L2 sensitivity 1, Gaussian
 noise of COUNT_NOISE records, charged to the training records and composed with training.  All
-planning uses the noisy number, and gradients are divided by ``train.batch``, a public constant, so
-that nothing else that leaves depends on the true number.
+planning uses the noisy number, and gradients are divided by ``train.batch_size``, a public
+constant, so that nothing else that leaves depends on the true number.
 
 Which values a group column can take is declared (``data.group_values``), because that a value
 occurs is itself a fact about records.  Rates, means and the values in [0, 1] are post-processing.

@@ -98,7 +98,7 @@ class SumOptimizer(GridNoise, DPOptimizerFastGradientClipping):
 def private_optimizer(
     inner: torch.optim.Optimizer,
     way: str,
-    normalize: str,
+    clipping_rule: str,
     *,
     noise_multiplier: float,
     clip: float,
@@ -106,8 +106,8 @@ def private_optimizer(
     stream: Stream,
 ) -> GridNoise:
     """The optimiser for a way of clipping, around `inner`; sums are divided by `expected`."""
-    kinds = {("hooks", "flat"): FlatOptimizer, ("hooks", "auto_s"): AutomaticOptimizer}
-    optimizer = kinds.get((way, normalize), SumOptimizer)(
+    kinds = {("hooks", "abadi"): FlatOptimizer, ("hooks", "automatic"): AutomaticOptimizer}
+    optimizer = kinds.get((way, clipping_rule), SumOptimizer)(
         inner,
         noise_multiplier=noise_multiplier,
         max_grad_norm=clip,

@@ -105,13 +105,13 @@ def check_rows(name: str, rows: float, config: Config) -> None:
 
     Raises UserError when a batch is larger than the data set or delta is not below 1/N.
     """
-    if rows < config.train.batch:
+    if rows < config.train.batch_size:
         how_many = "too few" if config.private_metrics else f"{rows:.0f}"
         raise Refused(
             Reason.TOO_FEW_ROWS,
-            f"partner {name}: has {how_many} training rows, fewer than train.batch="
-            f"{config.train.batch}; lower train.batch or give it more rows",
-            "train.batch",
+            f"partner {name}: has {how_many} training rows, fewer than train.batch_size="
+            f"{config.train.batch_size}; lower train.batch_size or give it more rows",
+            "train.batch_size",
         )
     if config.private:
         try:

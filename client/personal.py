@@ -50,9 +50,9 @@ def improve(
         sampling,
         sampling,
         session.device,
-        expected=float(config.train.batch),
+        expected=float(config.train.batch_size),
         anchor=incoming,
-        pull=config.train.personal,
+        pull=config.train.ditto_lambda,
     )
     moved = {name: start[name] + change for name, change in trained.delta.items()}
     write_atomic(path, save(moved, metadata={"round": str(request.round)}))

@@ -122,7 +122,7 @@ class Policy:
             raise _refusal(
                 Reason.PERSONAL,
                 "does not allow personal models: they are trained without differential privacy",
-                "train.personal",
+                "train.ditto_lambda",
             )
         if not request.private:
             if not self.allow_non_private:

@@ -65,7 +65,7 @@ class Subject:
             self.network,
             records,
             self.start,
-            replace(TrainConfig(), batch=1, local_steps=1, optimizer="sgd", lr=1.0),
+            replace(TrainConfig(), batch_size=1, local_steps=1, optimizer="sgd", lr=1.0),
             rate,
             Privacy(noise_multiplier, self.clip, self.clipping),
             SeededStream(batches),

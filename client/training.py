@@ -50,9 +50,9 @@ class Privacy:
     """How one message's gradients are made private; see `client.clipping` for the choices."""
 
     noise_multiplier: float
-    clip: float
-    clipping: str
-    normalize: str = "flat"
+    max_grad_norm: float
+    grad_sample_mode: str
+    clipping: str = "abadi"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class _PrivateSteps:
 
     def _clipper(self) -> Clipper:
         how = self.privacy
-        return clipper(how.clipping, self.model, self.optimizer, how.normalize, self.device)
+        return clipper(how.grad_sample_mode, self.model, self.optimizer, how.clipping, self.device)
 
     def step(self, rows: Sequence[int]) -> None:
         """One noisy step on the clipped sum of `rows`, also when there are none."""
@@ -231,8 +231,9 @@ def train(
     Every row enters a batch independently with probability `sample_rate`; gradients are divided by
     `expected`, a public constant: by default the expected batch size, `sample_rate *
     len(examples)`, which is one only where the number of rows is public.  With `privacy`, each
-    row's gradient is clipped to `privacy.clip` and Gaussian noise of `noise_multiplier * clip` is
-    added to the sum.  Both streams must be secret for the guarantee to hold.
+    row's gradient is clipped to C = `privacy.max_grad_norm`, and Gaussian noise of standard
+    deviation `noise_multiplier` * C is added to the sum.  Both streams must be secret for the
+    guarantee to hold.
 
     With `pull`, each step also follows the gradient of `pull / 2 * |w - anchor|^2`, the proximal
     term of FedProx and Ditto.  It is added after clipping and noise and knows no row, so it changes
@@ -261,10 +262,10 @@ def train(
     else:
         optimizer = private_optimizer(
             inner,
+            privacy.grad_sample_mode,
             privacy.clipping,
-            privacy.normalize,
             noise_multiplier=privacy.noise_multiplier,
-            clip=privacy.clip,
+            clip=privacy.max_grad_norm,
             expected=expected,
             stream=noise,
         )

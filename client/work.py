@@ -64,16 +64,16 @@ def check_request(session: Session) -> None:
             exact_metrics=not config.private_metrics,
             epsilon=max(config.privacy.epsilon, config.metrics_epsilon),
             delta=config.privacy.delta,
-            personal=config.train.personal > 0,
+            personal=config.train.ditto_lambda > 0,
         )
     )
-    if partner.seed is None and config.private and config.privacy.clipping == "ghost":
+    if partner.seed is None and config.private and config.privacy.grad_sample_mode == "ghost":
         raise Refused(
             Reason.CLIPPING,
-            "privacy.clipping: ghost is for simulations only: crafted parameters could make the "
-            "norm of one row's gradient come out too small or infinite; use bookkeeping, hooks or "
-            "auto",
-            "privacy.clipping",
+            "privacy.grad_sample_mode: ghost is for simulations only, because crafted parameters "
+            "could make the norm of a gradient come out too small or infinite; use bookkeeping, "
+            "hooks or auto",
+            "privacy.grad_sample_mode",
         )
     if config.private_metrics and set(config.data.columns.groups) - set(config.data.group_values):
         raise Refused(
@@ -132,7 +132,7 @@ def sample_rate(session: Session, run: str) -> float:
 
     Raises UserError when there are too few rows.
     """
-    return session.config.train.batch / training_rows(session.config, session.partner, run)
+    return session.config.train.batch_size / training_rows(session.config, session.partner, run)
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def evaluate(session: Session, request: Request, content: RecordDict) -> RecordD
     measured = _measure(session, request.run, step)
     with spending(session) as ledger:
         report = _report(session, measured, request.run, ledger)
-    if session.config.train.personal > 0:
+    if session.config.train.ditto_lambda > 0:
         with unseen("the personal model could not be delivered"):
             personal.deliver(session, request, parameters)
     return messages.pack(report)
@@ -230,7 +230,7 @@ def train(session: Session, request: Request, content: RecordDict) -> RecordDict
     rate = sample_rate(session, request.run)
     with spending(session) as ledger:
         reply = _trained(session, request, start, rate, ledger)
-    if session.config.train.personal > 0:
+    if session.config.train.ditto_lambda > 0:
         with unseen("the personal model could not be trained"):
             personal.improve(session, request, start, rate)
     return reply
@@ -263,13 +263,13 @@ def _trained(
             sampling,
             noise,
             session.device,
-            expected=float(config.train.batch),
+            expected=float(config.train.batch_size),
             anchor=start,
-            pull=config.train.proximal,
+            pull=config.train.prox_mu,
         )
         report = _report(session, measured, request.run, ledger, trained)
         # After clipping and noise: post-processing, which costs no privacy.
-        return messages.pack(report, encode(trained.delta, config.train.upload, rounding))
+        return messages.pack(report, encode(trained.delta, config.train.compression, rounding))
 
     if ledger is None:
         return steps()
@@ -302,7 +302,7 @@ def _privacy(session: Session, sigma: float) -> Privacy | None:
         session.train,
         config.model.max_length,
         config.train,
-        Privacy(sigma, asked.clip, asked.clipping, asked.normalize),
+        Privacy(sigma, asked.max_grad_norm, asked.grad_sample_mode, asked.clipping),
         session.device,
         session.partner.cache,
     )

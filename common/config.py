@@ -24,6 +24,7 @@ from common.tasks import TASKS, Task
 CONFIG_VERSION = 1
 # Rows that go through a model together: a request must not be able to ask for all of the memory.
 MOST_PHYSICAL = 4096
+GRAD_SAMPLE_MODES = ("hooks", "ghost", "bookkeeping", "auto")
 
 
 @dataclass
@@ -70,17 +71,17 @@ class TrainConfig:
     """What a partner does with one message."""
 
     local_steps: int = 1
-    batch: int = 512
+    batch_size: int = 512
     physical_batch: int = 32
     optimizer: str = "sgd"
     lr: float = 1.0
     weight_decay: float = 0.0
     # FedProx (Li et al. 2020): how strongly local steps are drawn back to the incoming model.
-    proximal: float = 0.0
+    prox_mu: float = 0.0
     # Ditto: how strongly a personal model is drawn to the global one; without one at 0.
-    personal: float = 0.0
+    ditto_lambda: float = 0.0
     # How an update travels (`common.encoding`): float32, float16, or int8 with random rounding.
-    upload: str = "float32"
+    compression: str = "float32"
 
 
 @dataclass
@@ -95,11 +96,13 @@ class PrivacyConfig:
     mode: str = "dp"
     epsilon: float = 8.0
     delta: float = 1e-5
-    clip: float = 0.1
-    # How per-example gradients are clipped (`client.clipping`); `auto` measures once and remembers.
-    clipping: str = "hooks"
-    # "flat" clips what is longer than `clip`; "auto_s" scales every gradient to about `clip`.
-    normalize: str = "flat"
+    max_grad_norm: float = 0.1
+    # How per-example gradients are computed (`client.clipping`): hooks, ghost or bookkeeping;
+    # `auto` measures once which is faster and remembers it.
+    grad_sample_mode: str = "hooks"
+    # "abadi" clips gradients longer than `max_grad_norm` (Abadi et al. 2016); "automatic" scales
+    # every gradient to about `max_grad_norm` (AUTO-S, Bu et al. 2023).
+    clipping: str = "abadi"
     metrics: str = "exact"
     metrics_epsilon: float | None = None
 
@@ -305,27 +308,32 @@ def validate(config: Config) -> Config:
     _one_of("tracking.service", config.tracking.service, ("none", "wandb", "mlflow"))
     _one_of("train.optimizer", train.optimizer, ("sgd", "adam"))
     _between("train.local_steps", train.local_steps, 1, infinity)
-    _between("train.batch", train.batch, 1, infinity)
+    _between("train.batch_size", train.batch_size, 1, infinity)
     _between("train.physical_batch", train.physical_batch, 1, MOST_PHYSICAL)
     _between("train.lr", train.lr, 0, infinity, open_low=True)
     _between("train.weight_decay", train.weight_decay, 0, infinity)
-    _between("train.proximal", train.proximal, 0, infinity)
-    _between("train.personal", train.personal, 0, infinity)
-    _one_of("train.upload", train.upload, ENCODINGS)
-    if train.proximal > 0 and train.local_steps == 1:
+    _between("train.prox_mu", train.prox_mu, 0, infinity)
+    _between("train.ditto_lambda", train.ditto_lambda, 0, infinity)
+    _one_of("train.compression", train.compression, ENCODINGS)
+    if train.prox_mu > 0 and train.local_steps == 1:
         raise UserError(
-            "train.proximal: a single local step starts at the incoming model, which cannot draw "
+            "train.prox_mu: a single local step starts at the incoming model, which cannot draw "
             "it anywhere; set train.local_steps to 2 or more"
         )
     _one_of("privacy.mode", privacy.mode, ("dp", "none"))
-    _one_of("privacy.clipping", privacy.clipping, ("hooks", "ghost", "bookkeeping", "auto"))
-    _one_of("privacy.normalize", privacy.normalize, ("flat", "auto_s"))
+    _one_of("privacy.grad_sample_mode", privacy.grad_sample_mode, GRAD_SAMPLE_MODES)
+    if privacy.clipping in GRAD_SAMPLE_MODES:
+        raise UserError(
+            f"privacy.clipping: must be abadi or automatic; '{privacy.clipping}' is now a choice "
+            "of privacy.grad_sample_mode"
+        )
+    _one_of("privacy.clipping", privacy.clipping, ("abadi", "automatic"))
     _one_of("privacy.metrics", privacy.metrics, ("exact", "private"))
     _between("privacy.epsilon", privacy.epsilon, 0, infinity, open_low=True)
     _between("privacy.metrics_epsilon", config.metrics_epsilon, 0, infinity, open_low=True)
     _between("privacy.delta", privacy.delta, 0, 0.5, open_low=True)
     # Far beyond any use on both sides: factors of clipping stay normal numbers of float32.
-    _between("privacy.clip", privacy.clip, 1e-6, 1e6)
+    _between("privacy.max_grad_norm", privacy.max_grad_norm, 1e-6, 1e6)
     _between("run.rounds", run.rounds, 1, infinity)
     _between("run.seed", run.seed, 0, 2**62)
     _between("run.fraction", run.fraction, 0, 1, open_low=True)
@@ -348,10 +356,10 @@ def validate(config: Config) -> Config:
             "train.weight_decay: use 0 under privacy.mode=dp (decay is not part of the clipped "
             "gradient; regularise at the server instead)"
         )
-    if config.private and model.precision == "tf32" and privacy.clipping != "hooks":
+    if config.private and model.precision == "tf32" and privacy.grad_sample_mode != "hooks":
         raise UserError(
-            "model.precision: tf32 goes with privacy.clipping=hooks; the other ways take norms "
-            "within the backward pass, where TF32 would loosen the clipping bound"
+            "model.precision: tf32 goes with privacy.grad_sample_mode=hooks; the other ways take "
+            "norms within the backward pass, where TF32 would loosen the clipping bound"
         )
     if config.private and model.dropout > 0:
         raise UserError(
@@ -381,7 +389,9 @@ def _check_task(config: Config) -> None:
             f"'{config.model.head}'"
         )
     task.check(config)
-    if task.name != "classification" and str(config.attack.get("_target_")).startswith("client."):
+    if task.name != "classification" and str(config.attack.get("_target_")).startswith(
+        "simulation."
+    ):
         raise UserError(
             f"attack: label_flip and backdoor poison classified texts; not with task={task.name}"
         )

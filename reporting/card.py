@@ -212,7 +212,7 @@ def _procedure(config: Config, results: Mapping[str, Any]) -> list[str]:
         (
             "at the partner",
             f"{train.local_steps} step(s) of {train.optimizer.upper()}, learning rate "
-            f"{train.lr:g}, expected batch {train.batch}",
+            f"{train.lr:g}, expected batch {train.batch_size}",
         ),
         ("at the server", _stage(config.strategy.get("server"))),
         ("delivered", "the average of the last models" if run.average_last else "the last model"),
@@ -237,7 +237,8 @@ def _privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         f"**δ = {spent['delta']:g}**, for adding or removing **one record of one partner**.",
         "",
         f"Mechanism: DP-{config.train.optimizer.upper()} at the partner, per-record gradients "
-        f"clipped to norm {config.privacy.clip:g}, Gaussian noise, composed over all rounds by "
+        f"clipped to norm {config.privacy.max_grad_norm:g}, Gaussian noise, composed over "
+        f"all rounds by "
         "numerical composition (PRV), cross-checked with and bounded by Rényi accounting.",
         "",
         "This assumes that",

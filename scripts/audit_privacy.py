@@ -152,12 +152,12 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
         device,
         Path(config.run.cache_dir),
     )
-    rate = min(1.0, config.train.batch / len(rows))
+    rate = min(1.0, config.train.batch_size / len(rows))
     steps = config.run.rounds * config.train.local_steps
     privacy = config.privacy
     sigma = calibrate(privacy.epsilon, privacy.delta, rate, steps) if config.private else 0.0
-    clip = privacy.clip if config.private else NO_CLIP
-    way = "bookkeeping" if privacy.clipping == "auto" else privacy.clipping
+    clip = privacy.max_grad_norm if config.private else NO_CLIP
+    way = "bookkeeping" if privacy.grad_sample_mode == "auto" else privacy.grad_sample_mode
     trial = Trial(
         network=network,
         examples=examples,
@@ -165,7 +165,7 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
         config=replace(config.train, local_steps=1),
         steps=steps,
         rate=rate,
-        privacy=Privacy(sigma, clip, way, privacy.normalize),
+        privacy=Privacy(sigma, clip, way, privacy.clipping),
         device=device,
     )
     claimed = privacy.epsilon if config.private else None

@@ -21,6 +21,15 @@ from common.config_file import read_config, write_config
 from common.errors import UserError
 
 CONF = Path(conf.__file__).parent
+# Keys of earlier versions and what they are called now.
+RENAMED = {
+    "privacy.clip": "privacy.max_grad_norm",
+    "privacy.normalize": "privacy.clipping",
+    "train.batch": "train.batch_size",
+    "train.proximal": "train.prox_mu",
+    "train.personal": "train.ditto_lambda",
+    "train.upload": "train.compression",
+}
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -107,6 +116,8 @@ def one_line(error: Exception) -> str:
     """Hydra's complaint in one line, with what would have been right."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
+        if cause.full_key in RENAMED:
+            return f"{cause.full_key} is now {RENAMED[cause.full_key]}"
         near = difflib.get_close_matches(cause.full_key, _keys(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{cause.full_key}: there is no such key{hint}"

@@ -235,7 +235,7 @@ policy:
   lifetime: {{epsilon: 8.0, delta: 1.0e-5}}
   allow_non_private: false
   allow_exact_metrics: false
-  # Models without noise (train.personal) that stay on this machine.
+  # Models without noise (train.ditto_lambda) that stay on this machine.
   allow_personal_models: false
   tasks: [classification]
   columns:

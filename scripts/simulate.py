@@ -119,7 +119,7 @@ def complete(config: Config) -> Config:
 
     if config.private:
         steps = config.run.rounds * config.train.local_steps
-        rate = config.train.batch / min(rows)
+        rate = config.train.batch_size / min(rows)
         calibrate(config.privacy.epsilon, config.privacy.delta, rate, steps)
     build_model(config.model, config.outputs, config.run.seed, config.task)
     check_supplied(pipeline, config, "data.test_fraction or a test set")

@@ -74,8 +74,8 @@ class Expected:
             exact=exact,
             epsilon=max(config.privacy.epsilon, config.metrics_epsilon) if config.private else 0.0,
             delta=config.privacy.delta if config.private else 0.0,
-            batch=float(config.train.batch),
-            trained=float(config.train.batch * config.train.local_steps),
+            batch=float(config.train.batch_size),
+            trained=float(config.train.batch_size * config.train.local_steps),
             # A message expires at twice the deadline.
             seconds=2 * config.run.deadline_seconds,
         )

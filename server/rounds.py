@@ -382,7 +382,7 @@ class Server:
             Cohort(self.layout, sampled, int(run.updates_mb * 1e6), self.directory),
             self.pipeline.screening,
             number,
-            self.config.train.upload,
+            self.config.train.compression,
             self._read,
             reply_metrics,
             partial(self._attacked, attack, state, number, reference) if attack else None,

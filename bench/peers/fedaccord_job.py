@@ -51,7 +51,7 @@ def main() -> None:
     job = jobs.read(folder)
     given = [
         *overrides(job.rounds, len(job.partners)),
-        f"train.batch={job.batch}",
+        f"train.batch_size={job.batch}",
         f"run.cache_dir={folder / 'cache'}",
     ]
     directory = folder / "run"

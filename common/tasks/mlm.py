@@ -57,8 +57,10 @@ class MaskedLanguage(Task):
                 "model.prefix_cache: other words are hidden in every message, so that nothing can "
                 "be computed once; set it to false (task=mlm)"
             )
-        if config.privacy.clipping == "auto":
-            raise UserError("privacy.clipping: auto measures classifiers; use hooks (task=mlm)")
+        if config.privacy.grad_sample_mode == "auto":
+            raise UserError(
+                "privacy.grad_sample_mode: auto measures classifiers; use hooks (task=mlm)"
+            )
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:
         """The mean over a text's hidden sub-tokens."""

@@ -48,9 +48,10 @@ class NamedEntities(Task):
         room = config.model.max_length - 2
         if not 0 <= config.model.stride < room:
             raise UserError(f"model.stride: must be in [0, {room}), got {config.model.stride}")
-        if config.privacy.clipping != "hooks":
+        if config.privacy.grad_sample_mode != "hooks":
             raise UserError(
-                f"privacy.clipping: {config.privacy.clipping} clips windows, not sentences; use "
+                f"privacy.grad_sample_mode: {config.privacy.grad_sample_mode} clips windows, not "
+                "sentences; use "
                 "hooks (task=ner)"
             )
         if config.private_metrics:

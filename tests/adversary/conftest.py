@@ -138,7 +138,7 @@ def base_config(model: Path, folder: Path, deployed: bool) -> Config:
     config.model.precision = "fp32"
     config.data.source, config.data.path = "csv", str(folder / "notes.csv")
     config.data.labels, config.data.columns.split = list(LABELS), "side"
-    config.train.batch, config.train.physical_batch = 60, 64
+    config.train.batch_size, config.train.physical_batch = 60, 64
     config.privacy.delta, config.run.rounds = 1e-4, 2
     if deployed:
         config.privacy.metrics = "private"

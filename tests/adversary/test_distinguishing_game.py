@@ -87,7 +87,7 @@ def game(coordinator: Callable[..., Coordinator], texts: list[Row], tmp_path: Pa
     here = coordinator(allow_exact_metrics=True, **policy)
     here.config.privacy.metrics = "exact"
     here.config.privacy.epsilon, here.config.privacy.delta = 1.0, DELTA
-    here.config.train.batch, here.config.run.rounds = ROWS, 1
+    here.config.train.batch_size, here.config.run.rounds = ROWS, 1
     return Game(here, texts, tmp_path / "partners")
 
 
@@ -113,14 +113,14 @@ def projections(game: Game, count: int = MESSAGES) -> tuple[Floats, Floats, floa
     usual, secret = (gradient(game.here, row, parameters) for row in game.last)
     assert not any(bool(g.any()) for g in usual.values())
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in secret.values()))
-    assert norm > config.privacy.clip
+    assert norm > config.privacy.max_grad_norm
     shares = np.empty((2, count))
     epsilon = 0.0
     for place in range(2 * count):
         reply = game.reply(messages.TRAIN, bool(place % 2), parameters)
-        sums = {n: -delta.double() * config.train.batch for n, delta in reply.arrays.items()}
+        sums = {n: -delta.double() * config.train.batch_size for n, delta in reply.arrays.items()}
         product = sum(float((sums[n] * g).sum()) for n, g in secret.items()) / norm
-        shares[place % 2, place // 2] = product / config.privacy.clip
+        shares[place % 2, place // 2] = product / config.privacy.max_grad_norm
         epsilon = reply.report.epsilon
     return shares[0], shares[1], epsilon
 
@@ -160,7 +160,7 @@ def test_metrics_tell_no_more_than_epsilon(game: Game) -> None:
     here, config = game.here, game.here.config
     config.privacy.metrics = "private"
     # Nothing is trained: so few rows are enough, whatever the noisy count of them is.
-    config.train.batch, config.run.rounds = 1, 1
+    config.train.batch_size, config.run.rounds = 1, 1
     game.sessions = [replace(s, config=config) for s in game.sessions]
     parameters = saturated(here.start())
     cells: list[list[float]] = [[], []]

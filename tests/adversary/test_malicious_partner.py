@@ -244,7 +244,7 @@ def job(base: Path, directory: Path) -> Config:
         "model.base": base,
         "model.max_length": 16,
         "model.layers": 1,
-        "train.batch": 64,
+        "train.batch_size": 64,
         "train.local_steps": 8,
         "run.rounds": 2,
         "run.partners": 4,

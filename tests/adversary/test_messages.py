@@ -66,9 +66,9 @@ def changed(config: Config, **settings: Any) -> Config:
 def measured(config: Config, reply: Reply) -> Segment:
     """The mechanism behind an update of one step, as an observer sees it; noise rounded up."""
     noise = torch.cat([d.flatten().double() for n, d in reply.arrays.items() if "lora_A" in n])
-    scale = config.train.batch / (config.privacy.clip * config.train.lr)
+    scale = config.train.batch_size / (config.privacy.max_grad_norm * config.train.lr)
     deviation = float(noise.std()) * scale * (1 + 4 / math.sqrt(2 * len(noise)))
-    return Segment(deviation, config.train.batch / reply.report.examples, 1)
+    return Segment(deviation, config.train.batch_size / reply.report.examples, 1)
 
 
 def spent(updates: list[Segment], delta: float = DELTA) -> float:

@@ -49,7 +49,9 @@ def crafted(here: Coordinator) -> dict[str, torch.Tensor]:
 
 def standardised(here: Coordinator, reply: Reply, sigma: float) -> dict[str, Floats]:
     """Pure noise as standard normal numbers; everything that this takes is public."""
-    scale = -here.config.train.batch / (sigma * here.config.privacy.clip * here.config.train.lr)
+    scale = -here.config.train.batch_size / (
+        sigma * here.config.privacy.max_grad_norm * here.config.train.lr
+    )
     assert reply.report.trained_examples > 0
     return {
         name: scale * delta.double().flatten().numpy()

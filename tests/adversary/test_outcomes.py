@@ -50,8 +50,8 @@ def asking(coordinator: Callable[..., Coordinator], clipping: str, precision: st
     here = coordinator(deployed, **({"allow_exact_metrics": True} if deployed else {}))
     # Exact metrics: the same sampling rate in all messages, and thus quick accounting.
     here.config.privacy.metrics = "exact"
-    here.config.privacy.clipping, here.config.model.precision = clipping, precision
-    here.config.train.batch = here.config.train.physical_batch = ROWS - 1
+    here.config.privacy.grad_sample_mode, here.config.model.precision = clipping, precision
+    here.config.train.batch_size = here.config.train.physical_batch = ROWS - 1
     return here
 
 

@@ -47,8 +47,8 @@ def test_measures_once_and_remembers(
                 net, empty, length, TrainConfig(physical_batch=size),
                 Privacy(1.0, 0.1, "auto"), FP32, tmp_path / "cache",
             )  # fmt: skip
-        picks.append(picked.clipping)
-        assert f"auto picked {picked.clipping}" in caplog.records[-1].getMessage()
+        picks.append(picked.grad_sample_mode)
+        assert f"auto picked {picked.grad_sample_mode}" in caplog.records[-1].getMessage()
         assert all(torch.equal(value, net.read()[name]) for name, value in before.items())
     assert len(measured) == 5
     assert set(picks) <= {"hooks", "bookkeeping"}
@@ -60,5 +60,5 @@ def test_what_is_named_is_kept(tiny_bert: Path, tmp_path: Path) -> None:
     config = ModelConfig(base=str(tiny_bert), max_length=16, layers=1)
     net = build(config, ("bad", "good"), seed=3)
     empty = prepare([], np.zeros(0, dtype=np.int64), net, config, FP32, tmp_path)
-    named = Privacy(1.0, 0.1, "bookkeeping", "auto_s")
+    named = Privacy(1.0, 0.1, "bookkeeping", "automatic")
     assert fastest.choose(net, empty, 16, TrainConfig(), named, FP32, tmp_path) is named

@@ -195,7 +195,7 @@ def session(
     config = Config()
     config.model.base, config.model.max_length = str(tiny_bert), 24
     config.data.columns.groups, config.data.group_values = ["ward"], {"ward": ["a", "b"]}
-    config.train.batch, config.train.physical_batch = 60, 64
+    config.train.batch_size, config.train.physical_batch = 60, 64
     config.privacy.metrics, config.privacy.delta, config.run.rounds = "private", 1e-4, 2
     network = build(config.model, ("bad", "good"), 0)
     network.suffix.eval()
@@ -310,7 +310,7 @@ def test_exact_metrics_are_refused_by_the_policy(session: Callable[..., Session]
 
 def test_too_few_rows_are_refused_without_their_number(session: Callable[..., Session]) -> None:
     here = session(20)
-    config = replace(here.config, train=replace(here.config.train, batch=400))
+    config = replace(here.config, train=replace(here.config.train, batch_size=400))
     with pytest.raises(UserError, match="too few training rows") as caught:
         work.prepare(replace(here, config=config), *model(here, 0))
     assert "20 " not in str(caught.value)

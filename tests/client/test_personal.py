@@ -83,14 +83,14 @@ def test_the_pull_comes_after_clipping_and_noise(
 
 def test_one_step_cannot_be_drawn_back() -> None:
     config = Config()
-    config.train.proximal = 0.1
-    with pytest.raises(UserError, match=r"train\.proximal: a single local step"):
+    config.train.prox_mu = 0.1
+    with pytest.raises(UserError, match=r"train\.prox_mu: a single local step"):
         validate(config)
 
 
 def with_personal(here: Session, pull: float) -> Session:
     train_config = replace(
-        here.config.train, personal=pull, optimizer="adam", lr=0.005, local_steps=40
+        here.config.train, ditto_lambda=pull, optimizer="adam", lr=0.005, local_steps=40
     )
     data = replace(here.config.data, labels=["bad", "good"])
     config = replace(here.config, train=train_config, data=data)
@@ -134,7 +134,7 @@ def test_a_personal_model_is_refused_unless_the_policy_allows_it(
     for message in (work.prepare, work.train, work.evaluate):
         with pytest.raises(Refused) as caught:
             message(here, *model(here, 1))
-        assert (caught.value.reason, caught.value.key) == (Reason.PERSONAL, "train.personal")
+        assert (caught.value.reason, caught.value.key) == (Reason.PERSONAL, "train.ditto_lambda")
     assert not list(here.partner.directory.glob("personal"))
 
 

@@ -27,7 +27,7 @@ from tests.client.test_planted_faults import subject  # noqa: F401
 def normalised(monkeypatch: pytest.MonkeyPatch) -> None:
     """All checks train with AUTO-S."""
     monkeypatch.setattr(
-        selfcheck, "Privacy", lambda noise, clip, kind: Privacy(noise, clip, kind, "auto_s")
+        selfcheck, "Privacy", lambda noise, clip, kind: Privacy(noise, clip, kind, "automatic")
     )
 
 
@@ -82,7 +82,7 @@ def test_normalisation_by_the_norms_of_other_records(
 ) -> None:
     """Every gradient is divided by the batch's mean norm: one record changes the others' part."""
 
-    def by_the_mean(norms: Tensor, clip: float, normalize: str) -> Tensor:
+    def by_the_mean(norms: Tensor, clip: float, clipping_rule: str) -> Tensor:
         return torch.full_like(norms, clip) / (norms.mean() + clipping.AUTO_S_GAMMA)
 
     monkeypatch.setattr(clipping, "clip_factors", by_the_mean)

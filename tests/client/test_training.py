@@ -27,13 +27,13 @@ from simulation.seeded_streams import SeededStream
 FP32 = Device(torch.device("cpu"), torch.float32)
 WAYS = ("hooks", "ghost", "bookkeeping")
 CHOICES = [
-    *(("lora", "mean", way, "flat") for way in WAYS),
-    *(("lora", "mean", way, "auto_s") for way in WAYS),
-    *(("last_k", "cls", way, "flat") for way in WAYS),
-    ("full", "mean", "hooks", "flat"),
-    ("full", "mean", "bookkeeping", "auto_s"),
-    ("full", "cls", "ghost", "flat"),
-    ("full", "cls", "bookkeeping", "flat"),
+    *(("lora", "mean", way, "abadi") for way in WAYS),
+    *(("lora", "mean", way, "automatic") for way in WAYS),
+    *(("last_k", "cls", way, "abadi") for way in WAYS),
+    ("full", "mean", "hooks", "abadi"),
+    ("full", "mean", "bookkeeping", "automatic"),
+    ("full", "cls", "ghost", "abadi"),
+    ("full", "cls", "bookkeeping", "abadi"),
 ]
 
 
@@ -55,7 +55,7 @@ def expected_step(
     start: dict[str, Tensor],
     rate: float,
     clip: float,
-    normalize: str,
+    clipping_rule: str,
 ) -> dict[str, Tensor]:
     """- sum of clipped per-example gradients / expected batch size, one example at a time."""
     net.write(start)
@@ -67,13 +67,13 @@ def expected_step(
         loss = nn.functional.cross_entropy(examples.logits(net, one), one.labels)
         gradients = torch.autograd.grad(loss, list(net.trainable().values()))
         norm = float(torch.sqrt(sum((g**2).sum() for g in gradients)))
-        factor = clip / (norm + 0.01) if normalize == "auto_s" else min(1.0, clip / norm)
+        factor = clip / (norm + 0.01) if clipping_rule == "automatic" else min(1.0, clip / norm)
         for name, gradient in zip(names, gradients, strict=True):
             total[name] -= gradient * factor / (rate * len(examples))
     return total
 
 
-@pytest.mark.parametrize(("trainable", "head", "clipping", "normalize"), CHOICES)
+@pytest.mark.parametrize(("trainable", "head", "clipping", "clipping_rule"), CHOICES)
 def test_equals_explicit_per_example_loop(
     tiny_bert: Path,
     reviews: tuple[list[str], list[int]],
@@ -81,7 +81,7 @@ def test_equals_explicit_per_example_loop(
     trainable: str,
     head: str,
     clipping: str,
-    normalize: str,
+    clipping_rule: str,
 ) -> None:
     net, config = network(tiny_bert, trainable=trainable, head=head)
     examples = make_examples(net, config, reviews, tmp_path, 60)
@@ -94,12 +94,12 @@ def test_equals_explicit_per_example_loop(
         start,
         TrainConfig(physical_batch=7),
         0.4,
-        Privacy(1e-9, 0.05, clipping, normalize),
+        Privacy(1e-9, 0.05, clipping, clipping_rule),
         SeededStream(5),
         SeededStream(6),
         FP32,
     )
-    wanted = expected_step(net, examples, start, 0.4, 0.05, normalize)
+    wanted = expected_step(net, examples, start, 0.4, 0.05, clipping_rule)
     for name, delta in wanted.items():
         torch.testing.assert_close(done.delta[name], delta, atol=2e-7, rtol=1e-3, msg=name)
 
@@ -148,7 +148,7 @@ def test_empty_batch_takes_a_noised_step(
         assert all(bool(d.abs().max() > 0) for d in done.delta.values())
 
 
-@pytest.mark.parametrize("normalize", ["flat", "auto_s"])
+@pytest.mark.parametrize("clipping_rule", ["abadi", "automatic"])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("clipping", ["hooks", "bookkeeping"])
 def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
@@ -157,7 +157,7 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
     tmp_path: Path,
     clipping: str,
     precision: torch.dtype,
-    normalize: str,
+    clipping_rule: str,
 ) -> None:
     net, config = network(tiny_bert, trainable="last_k")
     with_record = make_examples(net, config, reviews, tmp_path, 30)
@@ -172,7 +172,7 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
             start,
             TrainConfig(),
             rate,
-            Privacy(1e-12, 0.1, clipping, normalize),
+            Privacy(1e-12, 0.1, clipping, clipping_rule),
             SeededStream(1),
             SeededStream(2),
             Device(torch.device("cpu"), precision),

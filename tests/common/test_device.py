@@ -55,10 +55,12 @@ def test_tf32_is_for_passes_through_the_model_alone() -> None:
 
 
 def test_tf32_never_takes_the_norms() -> None:
-    config = compose_config(["model.precision=tf32", "privacy.clipping=hooks"])
+    config = compose_config(["model.precision=tf32", "privacy.grad_sample_mode=hooks"])
     validate(config)
-    config.privacy.clipping = "bookkeeping"
-    with pytest.raises(UserError, match=r"model.precision: tf32 goes with privacy.clipping=hooks"):
+    config.privacy.grad_sample_mode = "bookkeeping"
+    with pytest.raises(
+        UserError, match=r"model.precision: tf32 goes with privacy.grad_sample_mode=hooks"
+    ):
         validate(config)
 
 

@@ -203,7 +203,7 @@ def test_the_command_composes_and_refuses_what_does_not_fit() -> None:
     for override, problem in (
         ("model.head=cls", "model.head: token goes with task=ner, lm with task=mlm"),
         ("model.prefix_cache=true", "model.prefix_cache: other words are hidden"),
-        ("privacy.clipping=auto", "privacy.clipping: auto measures classifiers"),
+        ("privacy.grad_sample_mode=auto", "privacy.grad_sample_mode: auto measures classifiers"),
         ("data.labels=[a,b]", "data.labels: texts alone are read"),
         ("data.target=label", "data.columns.label: empty with data.target=none"),
     ):

@@ -222,7 +222,7 @@ def test_refusals_are_told_and_disturb_nobody(
     done = federation.submit(
         *job(tiny_bert, test_rows),
         "privacy.metrics=private",
-        "train.batch=8",
+        "train.batch_size=8",
         "run.rounds=1",
         "run.partners=2",
         f"run.dir={tmp_path / 'run'}",

@@ -70,7 +70,7 @@ def job(tiny_bert: Path, reviews_csv: Path) -> list[str]:
         "data.labels=[schlecht,gut]",
         "partition=iid",
         "partition.blocks.partner.partners=3",
-        "train.batch=48",
+        "train.batch_size=48",
         "train.physical_batch=32",
         "privacy.delta=1e-4",
         "run.rounds=3",

@@ -40,7 +40,7 @@ def test_a_configuration_without_privacy(
 ) -> None:
     monkeypatch.setenv("FEDACCORD_CACHE", environment["FEDACCORD_CACHE"])
     run = [*job, "privacy=none", "run.rounds=8", f"run.dir={tmp_path / 'audit'}"]
-    big = ["model.trainable=full", "train.batch=160"]
+    big = ["model.trainable=full", "train.batch_size=160"]
     assert cli.main(["audit", "privacy", *run, *big, "--canaries", "60"]) == 0
     assert "no privacy is claimed" in capsys.readouterr().out
     report = json.loads((tmp_path / "audit" / "privacy-audit.json").read_text())

@@ -56,7 +56,7 @@ def fails(
         (["data.columns.text=Notiz"], ["Notiz", "reviews.csv"]),
         (["data.labels=[gut,mittel]"], ["row", "Urteil"]),
         (["privacy.delta=0.01"], ["1 / number", "partner-1"]),
-        (["train.batch=400"], ["partner-1", "train.batch"]),
+        (["train.batch_size=400"], ["partner-1", "train.batch_size"]),
         (["data.path=nowhere.csv"], ["nowhere.csv"]),
         (["run.resume=nowhere"], ["run.resume"]),
         (["privacy.epsilon=inf"], ["privacy.epsilon"]),

@@ -47,7 +47,7 @@ def job(tiny_bert: Path, wards: Path) -> list[str]:
         f"model.base={tiny_bert}",
         "model.max_length=16",
         "model.stride=4",
-        "train.batch=48",
+        "train.batch_size=48",
         "privacy.delta=1e-4",
         "run.rounds=2",
         "run.workers=1",
@@ -81,7 +81,10 @@ def test_a_private_tagger_from_files_to_pipeline(
     ("overrides", "message"),
     [
         (["model.stride=14"], "model.stride: must be in [0, 14), got 14"),
-        (["privacy.clipping=ghost"], "privacy.clipping: ghost clips windows, not sentences"),
+        (
+            ["privacy.grad_sample_mode=ghost"],
+            "privacy.grad_sample_mode: ghost clips windows, not sentences",
+        ),
         (["privacy.metrics=private"], "privacy.metrics: private is for classification"),
         (["model.head=mean"], "model.head: token goes with task=ner"),
         (["attack=label_flip"], "attack: label_flip and backdoor poison classified texts"),

@@ -25,7 +25,7 @@ def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
         '+data.group_values.Haus=[Nord,"Süd"]',
         "data.test_fraction=0",
         "data.validation_fraction=0.4",
-        "train.batch=20",
+        "train.batch_size=20",
         "run.rounds=2",
         f"run.dir={directory}",
     )

@@ -231,7 +231,7 @@ def test_a_worker_with_many_messages_has_the_next_one_at_hand(
     assert [at_once(partners, workers) for workers in (1, 2)] == [2, 1]
     run(
         *job,
-        *(f"partition.blocks.partner.partners={partners}", "train.batch=4"),
+        *(f"partition.blocks.partner.partners={partners}", "train.batch_size=4"),
         *("run.rounds=2", f"run.dir={tmp_path / 'run'}"),
     )
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -266,7 +266,7 @@ def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
         "attack.count=1",
         "strategy/robust=fltrust",
         "strategy/fair=fairfed",
-        "train.personal=0.1",
+        "train.ditto_lambda=0.1",
         f"run.dir={tmp_path / 'run'}",
     )
     lines = (tmp_path / "run" / "decisions.jsonl").read_text().splitlines()

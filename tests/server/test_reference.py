@@ -28,7 +28,7 @@ def test_equals_a_partners_update_on_the_same_rows(
     texts, labels = reviews
     rows = prepare(texts[:60], np.array(labels[:60]), network, model, FP32, tmp_path)
     start = {name: value.clone() for name, value in network.read().items()}
-    config = TrainConfig(local_steps=steps, batch=60, lr=0.3)
+    config = TrainConfig(local_steps=steps, batch_size=60, lr=0.3)
     found = reference_update(network, start, TestSet(rows, {}, rows, FP32), config)
     network.write(start)
     generator = torch.Generator().manual_seed(0)
