@@ -131,27 +131,15 @@ class Pipeline:
             UserError: something that a stage needs is absent.
             FloatingPointError: the result is not finite, and nothing was merged.
         """
-        names, rows, refusals = _sound_rows(cohort, round)
-        if not names:
-            raise TooFewUpdates(f"round {round}: no update was accepted")
-        try:
-            self._check_rows(len(names))
-        except UserError as error:
-            raise TooFewUpdates(str(error)) from error
-        if self.appeal is not None and evaluate is None:
-            raise UserError("strategy.appeal: needs a public validation set at the server")
-        by_partner = dict(zip(cohort.partners, cohort.metrics, strict=True))
-        asked, fair_state = self.fair.weights(
-            {name: by_partner[name] for name in names}, _part("fair", state)
-        )
-        if self.client_level is not None:
-            # Over the partners asked: without a reply the others' weights stay as they are.
-            asked = torch.full((len(names),), 1 / len(cohort.sampled), dtype=torch.float64)
-        merge = self._merge(rows, asked, _part("robust", state), Context(generator, reference))
+        names, rows, refusals = self._admitted(cohort, round)
+        requested, fair_state = self._requested(cohort, names, _part("fair", state))
+        merge = self._merge(rows, requested, _part("robust", state), Context(generator, reference))
         verdict = None
-        if self.appeal is not None and evaluate is not None:
+        if self.appeal is not None:
+            if evaluate is None:
+                raise UserError("strategy.appeal: needs a public validation set at the server")
             judge = self._judge(evaluate, params, state, round, rounds)
-            verdict = self.appeal.hear(rows, merge.result.update, asked, merge.shares, judge)
+            verdict = self.appeal.hear(rows, merge.result.update, requested, merge.shares, judge)
         update = merge.result.update if verdict is None else verdict.update
         if self.client_level is not None:
             if noise is None:
@@ -162,8 +150,7 @@ class Pipeline:
             _part("server", state), params, update, round, rounds
         )
         _assert_finite(moved, round)
-        decisions = self._decide(names, rows, asked, merge, verdict, round)
-        everyone = {d.partner: d for d in (*decisions, *refusals)}
+        decisions = self._decide(names, rows, requested, merge, verdict, round)
         return Outcome(
             params=moved,
             update=update,
@@ -172,8 +159,30 @@ class Pipeline:
                 **_prefixed("robust", merge.result.state),
                 **_prefixed("server", server_state),
             },
-            decisions=[everyone[name] for name in cohort.partners],
+            decisions=_in_order(cohort, decisions, refusals),
         )
+
+    def _admitted(self, cohort: Cohort, round: int) -> tuple[list[str], Rows, list[Decision]]:
+        """Names and rows of the sound updates, and the refusals of the others."""
+        names, rows, refusals = _sound_rows(cohort, round)
+        if not names:
+            raise TooFewUpdates(f"round {round}: no update was accepted")
+        try:
+            self._check_rows(len(names))
+        except UserError as error:
+            raise TooFewUpdates(str(error)) from error
+        return names, rows, refusals
+
+    def _requested(
+        self, cohort: Cohort, names: Sequence[str], state: State
+    ) -> tuple[Tensor, State]:
+        """The weights that the sound updates request, float64 [n], and the fair state."""
+        by_partner = dict(zip(cohort.partners, cohort.metrics, strict=True))
+        weights, after = self.fair.weights({name: by_partner[name] for name in names}, state)
+        if self.client_level is not None:
+            # Over the partners asked: without a reply the others' weights stay as they are.
+            weights = torch.full((len(names),), 1 / len(cohort.sampled), dtype=torch.float64)
+        return weights, after
 
     def skipped(
         self, cohort: Cohort, params: Tensor, state: State, round: int, why: str
@@ -188,12 +197,11 @@ class Pipeline:
             Decision(name, round, "dropped", f"The round merged nothing: {why}.", norm=norm)
             for name, norm in zip(names, rows.norms.tolist(), strict=True)
         ]
-        everyone = {d.partner: d for d in (*decisions, *refusals)}
         return Outcome(
             params=params.clone(),
             update=torch.zeros_like(params),
             state=dict(state),
-            decisions=[everyone[name] for name in cohort.partners],
+            decisions=_in_order(cohort, decisions, refusals),
         )
 
     def aggregator(
@@ -355,6 +363,12 @@ def _sound_rows(cohort: Cohort, round: int) -> tuple[list[str], Rows, list[Decis
         if not ok
     ]
     return names, Rows(cohort.matrix[sound]), refusals
+
+
+def _in_order(cohort: Cohort, *decisions: Sequence[Decision]) -> list[Decision]:
+    """One decision per row of the cohort, in its order."""
+    by_partner = {decision.partner: decision for group in decisions for decision in group}
+    return [by_partner[name] for name in cohort.partners]
 
 
 def _assert_finite(vector: Tensor, round: int) -> None:

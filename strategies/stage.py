@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import Generator, Tensor
 
+from strategies.fair.capping import check_cap_holds
 from strategies.rows import Rows
 
 State = dict[str, Tensor]
@@ -62,30 +64,40 @@ class RuleResult:
 
 
 class PreStage(Protocol):
-    """A linear map of rows before the robust rule."""
+    """A linear map of rows before the robust rule; implementations inherit from it."""
 
     def check(self, n: int) -> None:
-        """Raise ``UserError`` when the stage cannot work on n rows."""
+        """Raise ``UserError`` when the stage cannot work on n rows; by default it always can."""
 
     def rows_after(self, n: int) -> int:
-        """How many rows leave the stage when n enter."""
+        """How many rows leave the stage when n enter; by default as many."""
+        return n
 
+    @abstractmethod
     def apply(self, rows: Rows, weights: Tensor, context: Context) -> PreResult:
         """Map the rows; weights [n] sum to 1."""
 
 
 class FairWeights(Protocol):
-    """How much each partner's update asks to count."""
+    """How much weight each partner's update requests; implementations inherit from it.
+
+    Attributes:
+        needs: the metrics that every partner must report for these weights.
+        cap: the largest weight of one partner, in (0, 1].
+    """
 
     needs: ClassVar[tuple[str, ...]]
     cap: float
 
     def check(self, n: int) -> None:
         """Raise ``UserError`` when the cap cannot hold for n partners."""
+        check_cap_holds(self.cap, n)
 
     def init(self) -> State:
-        """The state before the first round."""
+        """The state before the first round; by default there is none."""
+        return {}
 
+    @abstractmethod
     def weights(
         self, metrics: Mapping[str, Mapping[str, float]], state: State
     ) -> tuple[Tensor, State]:
@@ -93,29 +105,41 @@ class FairWeights(Protocol):
 
 
 class RobustRule(Protocol):
-    """How weighted rows become one update."""
+    """How weighted rows become one update; implementations inherit from it.
+
+    Attributes:
+        title: the rule's name at the start of a sentence, for decision records.
+        score_name: what its scores measure; None for a rule without scores.
+        breaks_at_half_weight: whether malicious partners who hold half of the weight defeat it.
+        needs_reference: whether it compares the rows with the server's own update.
+    """
 
     title: ClassVar[str]
-    score_name: ClassVar[str | None]
-    breaks_at_half_weight: ClassVar[bool]
-    needs_reference: ClassVar[bool]
+    score_name: ClassVar[str | None] = None
+    breaks_at_half_weight: ClassVar[bool] = False
+    needs_reference: ClassVar[bool] = False
 
+    @abstractmethod
     def check(self, n: int) -> None:
         """Raise ``UserError`` when the rule cannot work on n rows."""
 
     def init(self, size: int) -> State:
-        """The state before the first round, for updates of ``size`` values."""
+        """The state before the first round, for updates of ``size`` values; by default none."""
+        return {}
 
+    @abstractmethod
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """Merge the rows; weights [n] sum to 1."""
 
 
 class ServerOptimizer(Protocol):
-    """How the merged update moves the global model."""
+    """How the merged update moves the global model; implementations inherit from it."""
 
     def init(self, size: int) -> State:
-        """The state before the first round."""
+        """The state before the first round, for ``size`` parameters; by default none."""
+        return {}
 
+    @abstractmethod
     def step(
         self, state: State, params: Tensor, update: Tensor, round: int, rounds: int
     ) -> tuple[Tensor, State]:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from strategies import checks
-from strategies.fair.capping import check_cap, check_cap_holds, column
-from strategies.stage import State
+from strategies.fair.capping import check_cap, column
+from strategies.stage import FairWeights, State
 from strategies.weights import cap_weights
 
 
 @dataclass(frozen=True)
-class AFL:
+class AFL(FairWeights):
     """Weights that climb towards the worst mixture of partners: minimax over mixtures.
 
     Each round adds ``lr * loss`` to the mixture of the partners that replied, and projects it back
@@ -34,10 +34,6 @@ class AFL:
     def __post_init__(self) -> None:
         checks.number("lr", self.lr, 0.0)
         check_cap(self.cap)
-
-    def check(self, n: int) -> None:
-        """Raise UserError unless n * cap >= 1."""
-        check_cap_holds(self.cap, n)
 
     def init(self) -> State:
         """Empty: a partner enters with mass 1 (relative to the others) when first heard."""

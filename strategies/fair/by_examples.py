@@ -9,13 +9,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from strategies import checks
-from strategies.fair.capping import check_cap, check_cap_holds, column
-from strategies.stage import State
+from strategies.fair.capping import check_cap, column
+from strategies.stage import FairWeights, State
 from strategies.weights import cap_weights
 
 
 @dataclass(frozen=True)
-class ByExamples:
+class ByExamples(FairWeights):
     """Weights in proportion to the claimed number of rows, which may be noisy.
 
     Attributes:
@@ -31,14 +31,6 @@ class ByExamples:
         if self.max_examples is not None:
             checks.whole("max_examples", self.max_examples, 1)
         check_cap(self.cap)
-
-    def check(self, n: int) -> None:
-        """Raise UserError unless n * cap >= 1."""
-        check_cap_holds(self.cap, n)
-
-    def init(self) -> State:
-        """No state."""
-        return {}
 
     def weights(
         self, metrics: Mapping[str, Mapping[str, float]], state: State

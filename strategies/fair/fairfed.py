@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from strategies import checks
-from strategies.fair.capping import check_cap, check_cap_holds, column
-from strategies.stage import State
+from strategies.fair.capping import check_cap, column
+from strategies.stage import FairWeights, State
 from strategies.weights import cap_weights
 
 
 @dataclass(frozen=True)
-class FairFed:
+class FairFed(FairWeights):
     """Weights that move towards partners whose group gap is near to the global one.
 
     ``w_i <- w_i - beta * (|G - gap_i| - mean_j |G - gap_j|)``, cut at 0 and scaled; G is the
@@ -37,10 +37,6 @@ class FairFed:
     def __post_init__(self) -> None:
         checks.number("beta", self.beta, 0.0)
         check_cap(self.cap)
-
-    def check(self, n: int) -> None:
-        """Raise UserError unless n * cap >= 1."""
-        check_cap_holds(self.cap, n)
 
     def init(self) -> State:
         """Empty: a partner enters with its number of rows when first heard."""

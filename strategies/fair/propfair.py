@@ -9,13 +9,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from strategies import checks
-from strategies.fair.capping import check_cap, check_cap_holds, column
-from strategies.stage import State
+from strategies.fair.capping import check_cap, column
+from strategies.stage import FairWeights, State
 from strategies.weights import cap_weights
 
 
 @dataclass(frozen=True)
-class PropFair:
+class PropFair(FairWeights):
     """Weights in proportion to 1 / (ceiling - loss), the gradient of ``sum_i log(M - loss_i)``.
 
     Attributes:
@@ -34,14 +34,6 @@ class PropFair:
         checks.number("ceiling", self.ceiling, 0.0, above=True)
         checks.number("margin", self.margin, 0.0, above=True)
         check_cap(self.cap)
-
-    def check(self, n: int) -> None:
-        """Raise UserError unless n * cap >= 1."""
-        check_cap_holds(self.cap, n)
-
-    def init(self) -> State:
-        """No state."""
-        return {}
 
     def weights(
         self, metrics: Mapping[str, Mapping[str, float]], state: State

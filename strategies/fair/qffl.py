@@ -9,15 +9,15 @@ from typing import ClassVar
 from torch import Tensor
 
 from strategies import checks
-from strategies.fair.capping import check_cap, check_cap_holds, column
-from strategies.stage import State
+from strategies.fair.capping import check_cap, column
+from strategies.stage import FairWeights, State
 from strategies.weights import cap_weights
 
 SMALLEST_LOSS = 1e-10
 
 
 @dataclass(frozen=True)
-class QFFL:
+class QFFL(FairWeights):
     """Weights in proportion to loss^q, the gradient of ``sum_i loss_i^(q+1) / (q+1)``.
 
     The paper's step size (a Lipschitz estimate) is left to the server optimiser: only the
@@ -35,14 +35,6 @@ class QFFL:
     def __post_init__(self) -> None:
         checks.number("q", self.q, 0.0)
         check_cap(self.cap)
-
-    def check(self, n: int) -> None:
-        """Raise UserError unless n * cap >= 1."""
-        check_cap_holds(self.cap, n)
-
-    def init(self) -> State:
-        """No state."""
-        return {}
 
     def weights(
         self, metrics: Mapping[str, Mapping[str, float]], state: State

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from strategies import checks
-from strategies.fair.capping import check_cap, check_cap_holds, column
-from strategies.stage import State
+from strategies.fair.capping import check_cap, column
+from strategies.stage import FairWeights, State
 from strategies.weights import cap_weights
 
 
 @dataclass(frozen=True)
-class TERM:
+class TERM(FairWeights):
     """Weights in proportion to exp(t * loss), the gradient of ``log(mean(exp(t * loss))) / t``.
 
     Attributes:
@@ -31,14 +31,6 @@ class TERM:
     def __post_init__(self) -> None:
         checks.number("t", self.t, 0.0)
         check_cap(self.cap)
-
-    def check(self, n: int) -> None:
-        """Raise UserError unless n * cap >= 1."""
-        check_cap_holds(self.cap, n)
-
-    def init(self) -> State:
-        """No state."""
-        return {}
 
     def weights(
         self, metrics: Mapping[str, Mapping[str, float]], state: State

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from strategies.stage import State
+from strategies.stage import FairWeights, State
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(FairWeights):
     """Weights 1/n: nothing that a partner says about itself counts."""
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -21,10 +21,6 @@ class Uniform:
 
     def check(self, n: int) -> None:
         """Nothing can be wrong."""
-
-    def init(self) -> State:
-        """No state."""
-        return {}
 
     def weights(
         self, metrics: Mapping[str, Mapping[str, float]], state: State

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.optimizers.schedule import check_schedule, scheduled
-from strategies.stage import State
+from strategies.stage import ServerOptimizer, State
 
 
 @dataclass(frozen=True)
-class FedAdagrad:
+class FedAdagrad(ServerOptimizer):
     """``v <- v + update^2``; ``params + lr * m / (sqrt(v) + tau)``.
 
     Attributes:

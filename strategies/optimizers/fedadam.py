@@ -10,11 +10,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.optimizers.schedule import check_schedule, scheduled
-from strategies.stage import State
+from strategies.stage import ServerOptimizer, State
 
 
 @dataclass(frozen=True)
-class FedAdam:
+class FedAdam(ServerOptimizer):
     """Adam at the server on the merged update.
 
     With ``bias_correction`` it is Adam as Kingma and Ba wrote it, step for step that of

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from strategies.optimizers.schedule import check_schedule, scheduled
-from strategies.stage import State
+from strategies.stage import ServerOptimizer, State
 
 
 @dataclass(frozen=True)
-class FedAvg:
+class FedAvg(ServerOptimizer):
     """``params + lr * update``.
 
     Attributes:
@@ -26,10 +26,6 @@ class FedAvg:
 
     def __post_init__(self) -> None:
         check_schedule(self.lr, self.warmup_rounds, self.decay)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def step(
         self, state: State, params: Tensor, update: Tensor, round: int, rounds: int

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.optimizers.schedule import check_schedule, scheduled
-from strategies.stage import State
+from strategies.stage import ServerOptimizer, State
 
 
 @dataclass(frozen=True)
-class FedAvgM:
+class FedAvgM(ServerOptimizer):
     """``m <- momentum * m + update``; ``params + lr * m``.
 
     Attributes:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.optimizers.schedule import check_schedule, scheduled
-from strategies.stage import State
+from strategies.stage import ServerOptimizer, State
 
 
 @dataclass(frozen=True)
-class FedYogi:
+class FedYogi(ServerOptimizer):
     """Adam whose second moment moves by a bounded amount: ``v - (1 - beta2) u^2 sign(v - u^2)``.
 
     Attributes:

@@ -9,11 +9,11 @@ from torch import Tensor
 from strategies import checks
 from strategies.pre.clipping import clip_to
 from strategies.rows import Rows
-from strategies.stage import Context, PreResult
+from strategies.stage import Context, PreResult, PreStage
 
 
 @dataclass(frozen=True)
-class ARC:
+class ARC(PreStage):
     """Clip the ``floor(2f/n * (n - f))`` longest rows to the norm of the next one.
 
     Attributes:
@@ -28,10 +28,6 @@ class ARC:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("arc", n, self.f)
-
-    def rows_after(self, n: int) -> int:
-        """Clipping keeps the number of rows."""
-        return n
 
     def apply(self, rows: Rows, weights: Tensor, context: Context) -> PreResult:
         """Clip to a norm that at least one honest row reaches."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, PreResult
+from strategies.stage import Context, PreResult, PreStage
 
 
 @dataclass(frozen=True)
-class Bucketing:
+class Bucketing(PreStage):
     """Shuffle the rows and average them in buckets of ``size``; the last may be smaller.
 
     A malicious row spoils its bucket: the rule behind still meets up to f bad rows, now among

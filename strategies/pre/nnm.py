@@ -9,11 +9,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, PreResult
+from strategies.stage import Context, PreResult, PreStage
 
 
 @dataclass(frozen=True)
-class NNM:
+class NNM(PreStage):
     """Replace every row by the mean of its n - f nearest rows, itself among them.
 
     Attributes:
@@ -28,10 +28,6 @@ class NNM:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("nnm", n, self.f)
-
-    def rows_after(self, n: int) -> int:
-        """Mixing keeps the number of rows."""
-        return n
 
     def apply(self, rows: Rows, weights: Tensor, context: Context) -> PreResult:
         """Mix; needs the Gram matrix only, and hands on the mixed one."""

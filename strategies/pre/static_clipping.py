@@ -9,11 +9,11 @@ from torch import Tensor
 from strategies import checks
 from strategies.pre.clipping import clip_to
 from strategies.rows import Rows
-from strategies.stage import Context, PreResult
+from strategies.stage import Context, PreResult, PreStage
 
 
 @dataclass(frozen=True)
-class StaticClipping:
+class StaticClipping(PreStage):
     """Shorten every row to at most ``max_norm``.
 
     Attributes:
@@ -24,13 +24,6 @@ class StaticClipping:
 
     def __post_init__(self) -> None:
         checks.number("max_norm", self.max_norm, 0.0, above=True)
-
-    def check(self, n: int) -> None:
-        """Works on any number of rows."""
-
-    def rows_after(self, n: int) -> int:
-        """Clipping keeps the number of rows."""
-        return n
 
     def apply(self, rows: Rows, weights: Tensor, context: Context) -> PreResult:
         """Rows times ``min(1, max_norm / norm)``."""

@@ -12,12 +12,12 @@ from strategies import checks
 from strategies.robust.krum import krum_scores
 from strategies.robust.meamed import mean_near_median
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class Bulyan:
+class Bulyan(RobustRule):
     """Select n - 2f rows by Krum, one at a time, then average around their median.
 
     Selection is the paper's: after each pick the picked row is taken out and Krum is run again on
@@ -31,8 +31,6 @@ class Bulyan:
     f: int = 1
     title: ClassVar[str] = "Bulyan"
     score_name: ClassVar[str | None] = "distance score"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -40,10 +38,6 @@ class Bulyan:
     def check(self, n: int) -> None:
         """Raise UserError unless n >= 4f + 3."""
         checks.need("bulyan", n, self.f, 4 * self.f + 3, "n >= 4f+3")
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """Select, then average around the median."""

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class CAF:
+class CAF(RobustRule):
     """Filter rows along the direction in which they vary most, keep the least varied mean.
 
     The leading direction comes from the n x n distances, exactly and without a random start.
@@ -26,8 +26,6 @@ class CAF:
     f: int = 1
     title: ClassVar[str] = "CAF"
     score_name: ClassVar[str | None] = "filtered fraction"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -35,10 +33,6 @@ class CAF:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("caf", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The weighted mean under the filter's coefficients."""

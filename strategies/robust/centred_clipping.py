@@ -11,11 +11,11 @@ from torch import Tensor
 from strategies import checks
 from strategies.robust.geometric_median import distances_to
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class CentredClipping:
+class CentredClipping(RobustRule):
     """Move last round's update by the weighted mean of the clipped differences to it.
 
     Runs on coefficients of the rows and of the centre; the columns are touched for the distances
@@ -33,7 +33,6 @@ class CentredClipping:
     title: ClassVar[str] = "Centred clipping"
     score_name: ClassVar[str | None] = "distance to the centre"
     breaks_at_half_weight: ClassVar[bool] = True
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)

@@ -11,12 +11,12 @@ from torch import Tensor
 from common.errors import UserError
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class DnC:
+class DnC(RobustRule):
     """Leave out the rows that stand out along the leading direction of random columns.
 
     Each iteration draws columns, projects the centred rows on their first singular vector and
@@ -37,8 +37,6 @@ class DnC:
     filter_fraction: float = 1.0
     title: ClassVar[str] = "DnC"
     score_name: ClassVar[str | None] = "outlier score"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -58,10 +56,6 @@ class DnC:
                 f"dnc needs n > iterations * filter_fraction * f: n={n}, "
                 f"{self.iterations} * {self.filter_fraction:g} * {self.f}"
             )
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The weighted mean of the rows that stayed in every iteration."""

@@ -11,13 +11,13 @@ from torch import Tensor
 from common.errors import UserError
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 SHORTEST = 1e-20
 
 
 @dataclass(frozen=True)
-class FLTrust:
+class FLTrust(RobustRule):
     """Weigh rows by their cosine with the server's update, cut at 0, all at the server's norm.
 
     The server's update is trained on its own public data from the incoming global model.  Where
@@ -26,16 +26,11 @@ class FLTrust:
 
     title: ClassVar[str] = "FLTrust"
     score_name: ClassVar[str | None] = "cosine with the server's update"
-    breaks_at_half_weight: ClassVar[bool] = False
     needs_reference: ClassVar[bool] = True
 
     def check(self, n: int) -> None:
         """Raise UserError without any partner."""
         checks.need("fltrust", n, 0, 1, "n >= 1")
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The trust-weighted mean of the scaled rows."""

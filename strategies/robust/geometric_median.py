@@ -10,11 +10,11 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class GeometricMedian:
+class GeometricMedian(RobustRule):
     """The point with the least weighted sum of distances to the rows.
 
     Weiszfeld's iterations run on the n x n distances alone; the columns are touched once, for the
@@ -32,7 +32,6 @@ class GeometricMedian:
     title: ClassVar[str] = "The geometric median"
     score_name: ClassVar[str | None] = "distance to the geometric median"
     breaks_at_half_weight: ClassVar[bool] = True
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -42,10 +41,6 @@ class GeometricMedian:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("geometric_median", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """Coefficients from the distances, then one combination of the rows."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class Krum:
+class Krum(RobustRule):
     """The one row whose n - f - 1 nearest others are nearest on average.
 
     Attributes:
@@ -25,8 +25,6 @@ class Krum:
     f: int = 1
     title: ClassVar[str] = "Krum"
     score_name: ClassVar[str | None] = "distance score"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -34,10 +32,6 @@ class Krum:
     def check(self, n: int) -> None:
         """Raise UserError unless n >= 2f + 3."""
         checks.need("krum", n, self.f, 2 * self.f + 3, "n >= 2f+3")
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The row that lies nearest to its neighbours; weights play no part."""

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class MDA:
+class MDA(RobustRule):
     """The weighted mean of the n - f rows whose largest mutual distance is least.
 
     Of several such sets the first in the order of rows is taken.
@@ -27,8 +27,6 @@ class MDA:
     f: int = 1
     title: ClassVar[str] = "MDA"
     score_name: ClassVar[str | None] = "largest distance to the chosen set"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -36,10 +34,6 @@ class MDA:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("mda", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The mean of the tightest n - f rows."""

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from strategies import checks, columnwise, sorting
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class MeaMed:
+class MeaMed(RobustRule):
     """In every coordinate the weighted mean of the n - f values nearest to the median.
 
     Attributes:
@@ -23,9 +23,6 @@ class MeaMed:
 
     f: int = 1
     title: ClassVar[str] = "MeaMed"
-    score_name: ClassVar[str | None] = None
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -33,10 +30,6 @@ class MeaMed:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("meamed", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The mean of the n - f values nearest to the median of every column."""

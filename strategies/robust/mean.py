@@ -9,25 +9,18 @@ from torch import Tensor
 
 from strategies import checks
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class Mean:
+class Mean(RobustRule):
     """``sum_i w_i x_i``.  One malicious partner can move it anywhere."""
 
     title: ClassVar[str] = "The mean"
-    score_name: ClassVar[str | None] = None
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def check(self, n: int) -> None:
         """Raise UserError without any partner."""
         checks.need("mean", n, 0, 1, "n >= 1")
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The weighted sum of the rows."""

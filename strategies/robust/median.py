@@ -10,11 +10,11 @@ from torch import Tensor
 
 from strategies import checks, columnwise, sorting
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class Median:
+class Median(RobustRule):
     """In every coordinate the value with half of the weight on either side.
 
     Where exactly half lies below, the two middle values are averaged, so that equal weights give
@@ -27,9 +27,7 @@ class Median:
 
     f: int = 1
     title: ClassVar[str] = "The median"
-    score_name: ClassVar[str | None] = None
     breaks_at_half_weight: ClassVar[bool] = True
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -37,10 +35,6 @@ class Median:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("median", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The weighted median of every column."""

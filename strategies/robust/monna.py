@@ -11,12 +11,12 @@ from common.errors import UserError
 from strategies import checks
 from strategies.robust.krum import krum_scores, smallest
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class MoNNA:
+class MoNNA(RobustRule):
     """The weighted mean of the n - f rows nearest to a pivot, itself among them.
 
     Attributes:
@@ -29,8 +29,6 @@ class MoNNA:
     pivot: int | None = None
     title: ClassVar[str] = "MoNNA"
     score_name: ClassVar[str | None] = "distance to the pivot"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -42,10 +40,6 @@ class MoNNA:
         checks.majority("monna", n, self.f)
         if self.pivot is not None and self.pivot >= n:
             raise UserError(f"monna needs pivot < n: pivot={self.pivot}, n={n}")
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The mean of the pivot's n - f nearest rows."""

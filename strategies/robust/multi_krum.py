@@ -10,12 +10,12 @@ from torch import Tensor
 from strategies import checks
 from strategies.robust.krum import krum_scores, smallest
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class MultiKrum:
+class MultiKrum(RobustRule):
     """The weighted mean of the n - f rows with the best Krum scores.
 
     Attributes:
@@ -25,8 +25,6 @@ class MultiKrum:
     f: int = 1
     title: ClassVar[str] = "Multi-Krum"
     score_name: ClassVar[str | None] = "distance score"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -34,10 +32,6 @@ class MultiKrum:
     def check(self, n: int) -> None:
         """Raise UserError unless n >= 2f + 3."""
         checks.need("multi_krum", n, self.f, 2 * self.f + 3, "n >= 2f+3")
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The mean of the n - f rows that lie nearest to their neighbours."""

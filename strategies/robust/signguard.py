@@ -11,12 +11,12 @@ from torch import Tensor
 from strategies import checks
 from strategies.pre.clipping import clip_factors
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 
 @dataclass(frozen=True)
-class SignGuard:
+class SignGuard(RobustRule):
     """Average the rows of usual norm and usual signs, clipped to the median norm.
 
     A row is kept when its norm over the median norm lies in [lower, upper] and its fractions of
@@ -34,8 +34,6 @@ class SignGuard:
     columns: int = 16_384
     title: ClassVar[str] = "SignGuard"
     score_name: ClassVar[str | None] = "sign distance"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -46,10 +44,6 @@ class SignGuard:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("signguard", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The weighted mean of the clipped rows that pass both filters."""

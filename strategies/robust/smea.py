@@ -14,14 +14,14 @@ from common.errors import UserError
 from strategies import checks
 from strategies.robust.geometric_median import distances_to
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 from strategies.weights import selected_weights
 
 BATCH = 1024
 
 
 @dataclass(frozen=True)
-class SMEA:
+class SMEA(RobustRule):
     """The weighted mean of the n - f rows that vary least along their leading direction.
 
     Every subset of n - f rows is tried, on the distances alone.  Of several such sets the first in
@@ -38,8 +38,6 @@ class SMEA:
     max_subsets: int = 20_000
     title: ClassVar[str] = "SMEA"
     score_name: ClassVar[str | None] = "distance to the mean of the chosen set"
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -53,10 +51,6 @@ class SMEA:
                 f"smea needs at most max_subsets={self.max_subsets} subsets of n - f partners, "
                 f"there are {math.comb(n, self.f)}: n={n}, f={self.f}; caf and mda need no search"
             )
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The mean of the least varied n - f rows."""

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from strategies import checks, columnwise, sorting
 from strategies.rows import Rows
-from strategies.stage import Context, RuleResult, State
+from strategies.stage import Context, RobustRule, RuleResult, State
 
 
 @dataclass(frozen=True)
-class TrimmedMean:
+class TrimmedMean(RobustRule):
     """Drop the f smallest and the f largest values of every coordinate, average the others.
 
     Trimming counts partners, not weight: what is left lies between honest values whatever weight
@@ -26,9 +26,6 @@ class TrimmedMean:
 
     f: int = 1
     title: ClassVar[str] = "The trimmed mean"
-    score_name: ClassVar[str | None] = None
-    breaks_at_half_weight: ClassVar[bool] = False
-    needs_reference: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         checks.whole("f", self.f, 0)
@@ -36,10 +33,6 @@ class TrimmedMean:
     def check(self, n: int) -> None:
         """Raise UserError unless n > 2f."""
         checks.majority("trimmed_mean", n, self.f)
-
-    def init(self, size: int) -> State:
-        """No state."""
-        return {}
 
     def apply(self, rows: Rows, weights: Tensor, state: State, context: Context) -> RuleResult:
         """The weighted mean of the middle n - 2f values of every column."""
