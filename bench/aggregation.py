@@ -29,6 +29,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from common.errors import UserError
 from common.files import write_atomic
 from strategies import linalg
 from strategies.pre.arc import ARC
@@ -48,6 +49,7 @@ from strategies.robust.median import Median
 from strategies.robust.monna import MoNNA
 from strategies.robust.multi_krum import MultiKrum
 from strategies.robust.signguard import SignGuard
+from strategies.robust.smea import SMEA
 from strategies.robust.trimmed_mean import TrimmedMean
 from strategies.rows import Rows
 from strategies.stage import Context, RobustRule
@@ -86,7 +88,7 @@ def byzfl(name: str, copies: float | Callable[[int, int], float], **settings: An
         rule = kind(**({"f": f} if takes_f else {}), **settings)
         return lambda: rule(matrix)
 
-    subsets = (lambda n, f: n <= 20) if name == "MDA" else (lambda n, f: True)
+    subsets = (lambda n, f: n <= 20) if name in ("MDA", "SMEA") else (lambda n, f: True)
     return Peer(call, copies if callable(copies) else (lambda n, f: float(copies)), subsets)
 
 
@@ -178,6 +180,7 @@ CASES: dict[str, Case] = {
     "monna": Case(lambda f: MoNNA(f, pivot=0), None, byzfl("MoNNA", 1)),
     "mda": Case(MDA, None, byzfl("MDA", 1)),
     "caf": Case(CAF, None, byzfl("CAF", 5)),
+    "smea": Case(SMEA, None, byzfl("SMEA", 1)),
     "centred_clipping": Case(
         lambda f: CentredClipping(f, tau=100.0, iterations=1),
         None,
@@ -331,6 +334,11 @@ def table(sizes: list[tuple[int, int]], rules: list[str], repeats: int, out: Pat
             "gram_s": best_seconds(partial(partial, linalg.gram, matrix), 3),
         }
         for name in rules:
+            try:
+                CASES[name].ours(f).check(n)
+            except UserError as error:
+                print(f"{name}: left out, {error}", file=sys.stderr, flush=True)
+                continue
             rows.append({**measure(name, matrix, repeats), **floors})
             write_atomic(out, json.dumps({"about": about, "rows": rows}, indent=1))
             print(line(rows[-1]), file=sys.stderr, flush=True)

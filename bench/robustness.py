@@ -47,6 +47,7 @@ RULES = (
     "monna",
     "mda",
     "caf",
+    "smea",
     "centred_clipping",
     "dnc",
     "signguard",
