@@ -1,9 +1,9 @@
-"""Appeal: a second look, on public data, at updates that the robust rule silenced.
+"""Appeal: a second evaluation, on public data, of updates that the robust rule silenced.
 
-A robust rule cannot tell an honest minority from an attack: both are far from the majority.  The
-server's small public validation set can tell a little more.  Each silenced update is clipped to
-the accepted norm and tried at a small weight; it is readmitted when the loss with it is no higher
-than without it.
+A robust rule cannot distinguish an honest minority from an attack: both are far from the majority.
+The server's small public validation set can, to some extent.  Each silenced update is clipped to the
+median norm of the accepted updates and tried at a small weight.  It is readmitted when the public
+loss with it is not higher than without it.
 
 What an attacker can gain is bounded, whatever it sends: its norm by the accepted one, its weight
 by ``weight_cap``, all readmitted weight together by ``total_cap`` and ``max_partners``; and
@@ -84,11 +84,11 @@ class Appeal:
         silenced = (asked > 0) & (shares < self.threshold * asked)
         weights = (asked - shares).clamp(0.0, self.weight_cap)
         factors = clip_factors(rows.norms, _accepted_norm(rows, silenced, update))
-        court = _Court(rows, factors, update, evaluate)
+        second = _SecondChance(rows, factors, update, evaluate)
         appeals: dict[int, dict[str, float | bool]] = {}
         gains: dict[int, float] = {}
         for i in silenced.nonzero().squeeze(1).tolist():
-            without, with_it = court.losses([i], weights)
+            without, with_it = second.losses([i], weights)
             passed = with_it <= without + self.tolerance
             appeals[i] = {
                 "weight": float(weights[i]),
@@ -100,7 +100,7 @@ class Appeal:
                 gains[i] = without - with_it
         chosen = self._within_bounds(sorted(gains, key=lambda i: (-gains[i], i)), weights)
         while len(chosen) > 1:
-            without, with_all = court.losses(chosen, weights)
+            without, with_all = second.losses(chosen, weights)
             if with_all <= without + self.tolerance:
                 break
             chosen.pop()
@@ -111,7 +111,7 @@ class Appeal:
         after[chosen] += weights[chosen]
         applied = torch.ones_like(factors)
         applied[chosen] = factors[chosen]
-        merged = court.merge(chosen, weights) if chosen else update
+        merged = second.merge(chosen, weights) if chosen else update
         return Verdict(merged, after, applied, appeals)
 
     def _within_bounds(self, ranked: list[int], weights: Tensor) -> list[int]:
@@ -125,7 +125,7 @@ class Appeal:
 
 
 @dataclass(frozen=True)
-class _Court:
+class _SecondChance:
     rows: Rows
     factors: Tensor
     update: Tensor

@@ -358,7 +358,7 @@ def _sound_rows(cohort: Cohort, round: int) -> tuple[list[str], Rows, list[Decis
     kept = sound.tolist()
     names = [name for name, ok in zip(cohort.partners, kept, strict=True) if ok]
     refusals = [
-        refused(name, round, "the update holds NaN, Inf or values out of all proportion")
+        refused(name, round, "the update contains NaN or Inf, or its norm exceeds 1e12")
         for name, ok in zip(cohort.partners, kept, strict=True)
         if not ok
     ]

@@ -66,7 +66,7 @@ class Screening:
             # One pass finds NaN, Inf and the length: float64 squares of float32 cannot overflow.
             square = float(torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)) ** 2
             if not math.isfinite(square):
-                return f"tensor {name} holds NaN or Inf"
+                return f"tensor {name} contains NaN or Inf"
             total += square
         norm = math.sqrt(total)
         bound = LARGEST_NORM if self.max_norm is None else self.max_norm

@@ -110,7 +110,7 @@ BAD_DELTAS = [
     ({**delta(), "extra": torch.ones(1)}, "1 unknown tensor.*extra"),
     ({**delta(), "head.bias": torch.ones(3)}, r"head\.bias has shape \[3\], expected \[2\]"),
     ({**delta(), "head.bias": torch.ones(2, dtype=torch.int64)}, "dtype"),
-    ({**delta(), "head.bias": torch.tensor([1.0, math.nan])}, r"head\.bias holds NaN or Inf"),
+    ({**delta(), "head.bias": torch.tensor([1.0, math.nan])}, r"head\.bias contains NaN or Inf"),
     ({**delta(), "head.bias": torch.tensor([1.0, math.inf])}, "NaN or Inf"),
     ({**delta(), "head.bias": torch.tensor([1.0, -math.inf]).half()}, "NaN or Inf"),
     ({**delta(), "head.bias": torch.tensor([1.0, 1e300]).double()}, "norm 1e\\+300|NaN or Inf"),
