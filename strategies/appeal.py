@@ -1,9 +1,9 @@
 """Appeal: a second evaluation, on public data, of updates that the robust rule silenced.
 
 A robust rule cannot distinguish an honest minority from an attack: both are far from the majority.
-The server's small public validation set can, to some extent.  Each silenced update is clipped to the
-median norm of the accepted updates and tried at a small weight.  It is readmitted when the public
-loss with it is not higher than without it.
+The server's small public validation set can, to some extent.  Each silenced update is clipped to
+the median norm of the accepted updates and tried at a small weight.  It is readmitted when the
+public loss with it is not higher than without it.
 
 What an attacker can gain is bounded, whatever it sends: its norm by the accepted one, its weight
 by ``weight_cap``, all readmitted weight together by ``total_cap`` and ``max_partners``; and
