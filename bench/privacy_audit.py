@@ -34,9 +34,10 @@ from client.accounting import calibrate
 from client.training import Privacy
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
+from common.examples.frozen_layers import PrefixExamples
 from common.files import write_atomic
-from common.model import Network, build
-from common.prefix import PrefixExamples
+from common.models.build import build
+from common.models.network import Network
 
 WIDTH = 64
 LABELS = 192

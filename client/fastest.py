@@ -20,10 +20,11 @@ import torch
 from client.training import Privacy, train
 from common.config import TrainConfig
 from common.device import Device
-from common.features import Examples, TokenExamples
+from common.examples.batch import Examples
+from common.examples.frozen_layers import PrefixExamples
+from common.examples.tokens import TokenExamples
 from common.files import built_once, canonical_json, private_directory, sha256_text
-from common.model import Network
-from common.prefix import PrefixExamples
+from common.models.network import Network
 from common.randomness import SystemStream
 
 log = logging.getLogger("fedaccord")
@@ -56,7 +57,7 @@ def choose(
     what = {
         "fingerprint": network.fingerprint,
         "trainable": shapes,
-        "frozen": network.prefix_depth,
+        "frozen": network.frozen_depth,
         "length": length,
         "prefix": cached,
         "rows": min(config.physical_batch, ROWS),
@@ -90,11 +91,11 @@ def _made_up(
     offsets = np.arange(rows + 1, dtype=np.int64) * length
     labels = network.task.made_up(rows, len(network.labels))
     if cached:
-        shape = (rows * length, network.suffix.config.hidden_size)
+        shape = (rows * length, network.trained.config.hidden_size)
         vectors = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
-        entered = torch.zeros(rows, shape[1]) if network.attends else None
+        entered = torch.zeros(rows, shape[1]) if network.freezes_attention else None
         return PrefixExamples(vectors.to(device.dtype), offsets, labels, entered)
-    vocabulary = network.suffix.config.vocab_size
+    vocabulary = network.trained.config.vocab_size
     ids = generator.integers(0, vocabulary, rows * length).astype(np.int32)
     return TokenExamples(ids, offsets, labels, 0)
 

@@ -39,12 +39,15 @@ from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.export import export
+from common.examples.frozen_layers import PrefixExamples
+from common.examples.prepare import prepare, prepare_table
+from common.examples.token_classification import prepare_words
 from common.losses import IGNORED
-from common.model import PREDICTED, build, merge_adapters
-from common.prefix import PrefixExamples, prepare
+from common.models.adapters import merge_adapters
+from common.models.build import build
+from common.models.export import export
+from common.models.heads import PREDICTED
 from common.tags import tag_names
-from common.words import prepare_table, prepare_words
 from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
@@ -173,7 +176,7 @@ def test_the_cached_prefix_is_exact(
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "attends"),
+    ("name", "changed", "frozen"),
     [
         *((name, {}, name != "distilbert") for name in SUPPORTED),
         ("bert", {"trainable": "ia3"}, False),
@@ -188,10 +191,10 @@ def test_the_cached_prefix_is_exact(
     ],
 )
 def test_the_prefix_ends_behind_a_frozen_attention(
-    family: dict[str, Path], name: str, changed: dict[str, Any], attends: bool
+    family: dict[str, Path], name: str, changed: dict[str, Any], frozen: bool
 ) -> None:
     config = choices(family[name], **{"trainable": "lora", **changed})
-    assert build(config, LABELS, 0).attends == attends
+    assert build(config, LABELS, 0).freezes_attention == frozen
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra"])
@@ -217,11 +220,11 @@ def test_where_the_prefix_ends_changes_no_private_step(
 ) -> None:
     config = choices(family[name], head=head, max_length=10, stride=3, prefix_cache=cached)
     deltas = []
-    for attends in (True, False):
+    for frozen in (True, False):
         net = build(config, tag_names(("X",)) if head == "token" else LABELS, 0)
-        assert net.attends
+        assert net.freezes_attention
         # A cached property: what is written first stays.
-        net.__dict__["attends"] = attends
+        net.__dict__["freezes_attention"] = frozen
         rows = prepare_table(rows_of(head, reviews), net, config, FP32, tmp_path)
         seeds = [SeededStream(n) for n in (1, 2)]
         privacy = Privacy(0.5, 1.0, clipping)
