@@ -26,7 +26,7 @@ from client.partner import simulated_shares, split_rows
 from common.config import Config
 from common.device import Device, pick_device, usable_cores
 from common.examples.batch import Examples
-from common.examples.frozen_layers import PrefixExamples
+from common.examples.frozen_layers import FrozenLayerExamples
 from common.examples.prepare import prepare_table
 from common.files import write_atomic
 from common.models.build import build
@@ -113,7 +113,7 @@ def measure(directory: Path) -> Floor:
     target = torch.empty_like(source)
     gigabytes = rate(lambda: target.copy_(source), 2e-9 * COPIED_BYTES)
 
-    cached = isinstance(getattr(examples[0], "inner", examples[0]), PrefixExamples)
+    cached = isinstance(getattr(examples[0], "inner", examples[0]), FrozenLayerExamples)
     of_rows = tokens * width * device.dtype.itemsize if cached else 4 * tokens
     of_batch = _bytes_of(network.trained)
     arithmetic = drawn * flops / (gflops * 1e9)

@@ -21,7 +21,7 @@ from client.training import Privacy, train
 from common.config import TrainConfig
 from common.device import Device
 from common.examples.batch import Examples
-from common.examples.frozen_layers import PrefixExamples
+from common.examples.frozen_layers import FrozenLayerExamples
 from common.examples.tokens import TokenExamples
 from common.files import built_once, canonical_json, private_directory, sha256_text
 from common.models.network import Network
@@ -52,7 +52,7 @@ def choose(
     """
     if privacy.grad_sample_mode != "auto":
         return privacy
-    cached = isinstance(examples, PrefixExamples)
+    cached = isinstance(examples, FrozenLayerExamples)
     shapes = {name: list(p.shape) for name, p in network.trainable().items()}
     what = {
         "fingerprint": network.fingerprint,
@@ -85,7 +85,7 @@ def choose(
 
 def _made_up(
     network: Network, length: int, rows: int, cached: bool, device: Device
-) -> PrefixExamples | TokenExamples:
+) -> FrozenLayerExamples | TokenExamples:
     """Random rows of full length, from a fixed seed."""
     generator = np.random.default_rng(0)
     offsets = np.arange(rows + 1, dtype=np.int64) * length
@@ -94,7 +94,7 @@ def _made_up(
         shape = (rows * length, network.trained.config.hidden_size)
         vectors = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
         entered = torch.zeros(rows, shape[1]) if network.freezes_attention else None
-        return PrefixExamples(vectors.to(device.dtype), offsets, labels, entered)
+        return FrozenLayerExamples(vectors.to(device.dtype), offsets, labels, entered)
     vocabulary = network.trained.config.vocab_size
     ids = generator.integers(0, vocabulary, rows * length).astype(np.int32)
     return TokenExamples(ids, offsets, labels, 0)

@@ -13,7 +13,7 @@ from common.device import Device
 from common.examples.batch import Examples, Ints, by_length
 from common.metrics import Counts, accuracy
 from common.models.network import Network
-from common.scoring import scoring_of
+from common.scoring import MetricAccumulator, scoring_of
 from common.tasks import Measured
 
 EVALUATION_TOKENS = 4096
@@ -69,39 +69,9 @@ def evaluate(
             the count of an example that was never measured.  So the contribution of an example is a
             function of that example, whatever happens in its batch.
     """
-    bound, rows = network.task.loss_bound, len(examples)
-    scoring = scoring_of(network.task)
-    accumulator = scoring.accumulator(network.labels, rows)
-
-    def measured(chosen: Ints) -> float:
-        """Count some examples and return the sum of their losses."""
-        batch = examples.__getitems__(chosen.tolist())
-        with torch.inference_mode(), device.autocast(), device.products():
-            logits = examples.logits(network, batch.to(device)).float().cpu()
-        losses = scoring.losses(logits, batch).clamp(0.0, bound)
-        accumulator.add(examples, batch, logits)
-        return float(losses.nan_to_num(bound).sum())
-
-    def tolerated(chosen: Ints) -> float:
-        try:
-            return measured(chosen)
-        except Exception as error:
-            if on_error is None:
-                raise
-            on_error(error)
-        if len(chosen) == 1:
-            return bound
-        return math.fsum(tolerated(chosen[i : i + 1]) for i in range(len(chosen)))
-
-    network.trained.eval()
-    try:
-        examples.ready(np.arange(rows))
-    except Exception as error:
-        if on_error is None:
-            raise
-        on_error(error)
-    parts = by_length(examples.lengths, EVALUATION_TOKENS)
-    loss = sum(tolerated(chosen) for chosen in parts)
+    rows = len(examples)
+    accumulator = scoring_of(network.task).accumulator(network.labels, rows)
+    loss = _Pass(network, examples, device, accumulator, on_error).run()
     return Evaluation(
         confusion=accumulator.confusion(np.ones(rows, dtype=np.bool_)),
         groups={
@@ -114,3 +84,47 @@ def evaluate(
         sums=accumulator.statistics(),
         extra=accumulator.extra(),
     )
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over examples, which counts their predictions in `accumulator`."""
+
+    network: Network
+    examples: Examples
+    device: Device
+    accumulator: MetricAccumulator
+    on_error: Callable[[Exception], None] | None
+
+    def run(self) -> float:
+        """Count all examples and return the sum of their clipped losses."""
+        self.network.trained.eval()
+        try:
+            self.examples.ready(np.arange(len(self.examples)))
+        except Exception as error:
+            if self.on_error is None:
+                raise
+            self.on_error(error)
+        parts = by_length(self.examples.lengths, EVALUATION_TOKENS)
+        return sum(self._tolerant(chosen) for chosen in parts)
+
+    def _tolerant(self, chosen: Ints) -> float:
+        """`_count`; if that fails, and errors are tolerated, of one example after the other."""
+        try:
+            return self._count(chosen)
+        except Exception as error:
+            if self.on_error is None:
+                raise
+            self.on_error(error)
+        if len(chosen) == 1:
+            return self.network.task.loss_bound
+        return math.fsum(self._tolerant(chosen[i : i + 1]) for i in range(len(chosen)))
+
+    def _count(self, chosen: Ints) -> float:
+        """Count some examples and return the sum of their clipped losses."""
+        task, batch = self.network.task, self.examples.__getitems__(chosen.tolist())
+        with torch.inference_mode(), self.device.autocast(), self.device.products():
+            logits = self.examples.logits(self.network, batch.to(self.device)).float().cpu()
+        losses = scoring_of(task).losses(logits, batch).clamp(0.0, task.loss_bound)
+        self.accumulator.add(self.examples, batch, logits)
+        return float(losses.nan_to_num(task.loss_bound).sum())

@@ -105,7 +105,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class PrefixExamples:
+class FrozenLayerExamples:
     """Examples as the vectors that enter the trained layers.
 
     Attributes:
@@ -156,7 +156,7 @@ class PrefixExamples:
         if self.store is not None:
             self.store.ready(indices)
 
-    def drawn(self, stream: Stream) -> PrefixExamples:
+    def drawn(self, stream: Stream) -> FrozenLayerExamples:
         """The same: nothing of them is random."""
         return self
 
@@ -214,7 +214,7 @@ def _reserve(path: Path, size: int) -> None:
 
 def with_frozen_layers(
     rows: TokenExamples, rows_key: str, network: Network, device: Device, cache: Path
-) -> PrefixExamples:
+) -> FrozenLayerExamples:
     """`rows` as the output of the frozen layers, computed when first read and cached in `cache`.
 
     Exact: the frozen layers have no dropout, and the vectors are stored in the dtype in which the
@@ -249,4 +249,4 @@ def with_frozen_layers(
     stored = torch.from_numpy(store.vectors)
     vectors = stored.view(torch.bfloat16) if device.dtype == torch.bfloat16 else stored
     entered = None if store.entered is None else torch.from_numpy(store.entered)
-    return PrefixExamples(vectors, rows.offsets, rows.labels, entered, store)
+    return FrozenLayerExamples(vectors, rows.offsets, rows.labels, entered, store)

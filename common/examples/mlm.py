@@ -2,9 +2,9 @@
 
 Of a text's sub-tokens (without special ones) 15 %, and at least one, are to be predicted.  Of these
 80 % are replaced by the mask, 10 % by a random sub-token, and 10 % are left as they are (BERT;
-Devlin et al. 2019, section 3.1).  The choice depends on a random number and on the text alone, never
-on other texts.  So the gradient of a text stays a function of that text, as the sensitivity argument
-of training requires.
+Devlin et al. 2019, section 3.1).  The choice depends on a random number and on the text alone,
+never on other texts.  So the gradient of a text stays a function of that text, as the sensitivity
+argument of training requires.
 """
 
 from __future__ import annotations

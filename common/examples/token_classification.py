@@ -23,7 +23,7 @@ from common.config import ModelConfig
 from common.data.table import WORD_BREAK, Table, cuts
 from common.device import Device
 from common.examples.batch import Batch, Ints
-from common.examples.frozen_layers import PrefixExamples, with_frozen_layers
+from common.examples.frozen_layers import FrozenLayerExamples, with_frozen_layers
 from common.examples.tokens import TokenExamples, load_array, tokenizer_identity
 from common.files import built_once, private_directory, sha256_text
 from common.losses import IGNORED
@@ -46,7 +46,7 @@ class WordExamples:
         offsets: Bounds of the records in `codes`, [n + 1].
     """
 
-    inner: TokenExamples | PrefixExamples
+    inner: TokenExamples | FrozenLayerExamples
     windows: Ints
     words: npt.NDArray[np.int32]
     codes: Ints
@@ -174,7 +174,7 @@ def prepare_words(
     )
     offsets = np.load(folder / "offsets.npy")
     pad = network.tokenizer.pad_token_id
-    inner: TokenExamples | PrefixExamples = TokenExamples(
+    inner: TokenExamples | FrozenLayerExamples = TokenExamples(
         load_array(folder / "ids.npy"),
         offsets,
         np.zeros(len(offsets) - 1, dtype=np.int64),

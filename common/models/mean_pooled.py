@@ -49,11 +49,11 @@ def mean_vectors(state: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 class MeanHead(nn.Module):
     """Linear classifier on the mean token vectors of `layers` layers.
 
-    The last layer of a sentence encoder has lost part of the information in its lower layers, so the
-    head reads the trained layers and the one below them, concatenated.
+    The last layer of a sentence encoder has lost part of the information in its lower layers, so
+    the head reads the trained layers and the one below them, concatenated.
 
-    While the model is trained, `conditioning` maps the vectors [batch, layers * hidden] to others of
-    the same shape.  An exported model has none: it is merged into the classifier.
+    While the model is trained, `conditioning` maps the vectors [batch, layers * hidden] to others
+    of the same shape.  An exported model has none: it is merged into the classifier.
     """
 
     def __init__(self, hidden_size: int, layers: int, num_labels: int) -> None:

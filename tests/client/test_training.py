@@ -218,7 +218,7 @@ def test_from_the_cache_equals_without_it(
         net, config = network(tiny_bert)
         config = replace(config, prefix_cache=cached)
         examples = make_examples(net, config, reviews, tmp_path, 80)
-        assert type(examples).__name__ == ("PrefixExamples" if cached else "TokenExamples")
+        assert type(examples).__name__ == ("FrozenLayerExamples" if cached else "TokenExamples")
         done = train(
             net,
             examples,

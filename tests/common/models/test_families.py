@@ -39,7 +39,7 @@ from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.examples.frozen_layers import PrefixExamples
+from common.examples.frozen_layers import FrozenLayerExamples
 from common.examples.prepare import prepare, prepare_table
 from common.examples.token_classification import prepare_words
 from common.losses import IGNORED
@@ -153,7 +153,7 @@ def rows_of(head: str, reviews: tuple[list[str], list[int]]) -> Table:
 @pytest.mark.parametrize("head", ["mean", "cls", "token"])
 @pytest.mark.parametrize("name", SUPPORTED)
 @pytest.mark.parametrize("trainable", ["lora", "attention_lora"])
-def test_the_cached_prefix_is_exact(
+def test_the_cache_of_frozen_layers_is_exact(
     family: dict[str, Path],
     reviews: tuple[list[str], list[int]],
     tmp_path: Path,
@@ -169,7 +169,7 @@ def test_the_cached_prefix_is_exact(
     table = rows_of(head, reviews)
     cached = prepare_table(table, net, config, FP32, tmp_path)
     computed = prepare_table(table, net, replace(config, prefix_cache=False), FP32, tmp_path)
-    assert isinstance(getattr(cached, "inner", cached), PrefixExamples)
+    assert isinstance(getattr(cached, "inner", cached), FrozenLayerExamples)
     ours, theirs = evaluate(net, cached, {}, FP32), evaluate(net, computed, {}, FP32)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
     np.testing.assert_array_equal(ours.confusion, theirs.confusion)
@@ -190,7 +190,7 @@ def test_the_cached_prefix_is_exact(
         ("bert", {"dropout": 0.1}, False),
     ],
 )
-def test_the_prefix_ends_behind_a_frozen_attention(
+def test_the_cut_is_behind_a_frozen_attention(
     family: dict[str, Path], name: str, changed: dict[str, Any], frozen: bool
 ) -> None:
     config = choices(family[name], **{"trainable": "lora", **changed})
@@ -209,7 +209,7 @@ def test_the_prefix_ends_behind_a_frozen_attention(
         ("token", "hooks", True),
     ],
 )
-def test_where_the_prefix_ends_changes_no_private_step(
+def test_the_position_of_the_cut_changes_no_private_step(
     family: dict[str, Path],
     reviews: tuple[list[str], list[int]],
     tmp_path: Path,
@@ -229,7 +229,7 @@ def test_where_the_prefix_ends_changes_no_private_step(
         seeds = [SeededStream(n) for n in (1, 2)]
         privacy = Privacy(0.5, 1.0, clipping)
         how = TrainConfig(local_steps=2, lr=0.5)
-        assert isinstance(getattr(rows, "inner", rows), PrefixExamples) == cached
+        assert isinstance(getattr(rows, "inner", rows), FrozenLayerExamples) == cached
         deltas.append(train(net, rows, net.read(), how, 0.5, privacy, *seeds, FP32).delta)
     for parameter, delta in deltas[0].items():
         torch.testing.assert_close(delta, deltas[1][parameter], atol=1e-5, rtol=1e-4)

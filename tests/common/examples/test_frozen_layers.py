@@ -11,7 +11,7 @@ import torch
 from client.training import train
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.examples.frozen_layers import PrefixExamples, Store
+from common.examples.frozen_layers import FrozenLayerExamples, Store
 from common.examples.prepare import prepare
 from common.models.build import build
 from common.models.network import Network
@@ -21,13 +21,13 @@ Reviews = tuple[list[str], list[int]]
 FP32 = Device(torch.device("cpu"), torch.float32)
 
 
-def opened(base: Path, reviews: Reviews, cache: Path) -> tuple[Network, PrefixExamples, Store]:
+def opened(base: Path, reviews: Reviews, cache: Path) -> tuple[Network, FrozenLayerExamples, Store]:
     lora = LoraConfig(targets=["intermediate.dense"])
     config = ModelConfig(base=str(base), drop_layers=0, layers=1, max_length=24, lora=lora)
     net = build(config, ("no", "yes"), seed=3)
     texts, labels = reviews[0][:40], np.array(reviews[1][:40])
     rows = prepare(texts, labels, net, config, FP32, cache)
-    assert isinstance(rows, PrefixExamples)
+    assert isinstance(rows, FrozenLayerExamples)
     assert rows.store is not None
     return net, rows, rows.store
 

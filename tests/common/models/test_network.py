@@ -37,7 +37,7 @@ def moved(net: Network) -> None:
 
 @pytest.mark.parametrize("head", ["mean", "cls"])
 @pytest.mark.parametrize("trainable", ["lora", "last_k", "full"])
-def test_prefix_and_suffix_equal_the_stock_model(
+def test_frozen_and_trained_layers_equal_the_stock_model(
     tiny_bert: Path, reviews: Reviews, head: str, trainable: str
 ) -> None:
     net = build(
