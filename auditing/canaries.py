@@ -35,8 +35,8 @@ from client.clipping import clip_factors
 from client.training import Forward, Privacy, train
 from common.config import TrainConfig
 from common.device import Device
-from common.features import Batch, Examples, Ints
-from common.model import Network
+from common.examples.batch import Batch, Examples, Ints
+from common.models.network import Network
 from common.randomness import Stream
 from simulation.seeded_streams import SeededStream
 
@@ -300,7 +300,7 @@ class Gradients:
         # The fused attention kernels know no forward mode.
         with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             dual = {
-                f"suffix.{name}": forward_ad.make_dual(p, direction[name].to(p.device))
+                f"trained.{name}": forward_ad.make_dual(p, direction[name].to(p.device))
                 for name, p in parameters.items()
             }
             for rows in self.batches:
@@ -319,7 +319,7 @@ class Gradients:
     def _norms(self) -> Tensor:
         """Norm of every row's gradient, [n]."""
         found, network = [], self.trial.network
-        network.suffix.train()
+        network.trained.train()
         module = BookkeepingModule(Forward(network, self.trial.examples), 1.0, "abadi")
         try:
             for rows in self.batches:
@@ -329,6 +329,6 @@ class Gradients:
                 found.append(module.per_sample_gradient_norms.cpu())
         finally:
             module.remove_hooks()
-            network.suffix.eval()
-            network.suffix.zero_grad(set_to_none=True)
+            network.trained.eval()
+            network.trained.zero_grad(set_to_none=True)
         return torch.cat(found)

@@ -25,9 +25,10 @@ from client.partner import simulated_shares, split_rows
 from common.config import Config, malicious
 from common.data.table import Table
 from common.errors import UserError
-from common.features import TokenExamples, by_length, tokenize
-from common.mean_pooled import MeanPooledForSequenceClassification
-from common.model import build
+from common.examples.batch import by_length
+from common.examples.tokens import TokenExamples, tokenize
+from common.models.build import build
+from common.models.mean_pooled import MeanPooledForSequenceClassification
 
 Floats = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]

@@ -35,10 +35,11 @@ import torch
 from client.training import Privacy, train
 from common.config import ModelConfig, TrainConfig
 from common.device import pick_device, usable_cores
-from common.features import Examples, TokenExamples
+from common.examples.batch import Examples
+from common.examples.frozen_layers import with_frozen_layers
+from common.examples.tokens import TokenExamples
 from common.files import write_atomic
-from common.model import build
-from common.prefix import with_prefix
+from common.models.build import build
 from common.randomness import SystemStream
 
 MODES = ("none", "hooks", "ghost", "bookkeeping")
@@ -73,9 +74,9 @@ def step_of(work: Work) -> Callable[[int], float]:
     )
     network = build(config, ("negative", "positive"), seed=0)
     device = pick_device(work.precision)
-    network.suffix.to(device.device)
+    network.trained.to(device.device)
     random = np.random.default_rng(0)
-    size = (network.suffix.config.vocab_size, work.batch * work.length)
+    size = (network.trained.config.vocab_size, work.batch * work.length)
     rows: Examples = TokenExamples(
         random.integers(0, *size).astype(np.int32),
         np.arange(work.batch + 1, dtype=np.int64) * work.length,
@@ -84,7 +85,7 @@ def step_of(work: Work) -> Callable[[int], float]:
     )
     if network.frozen_layers > 0:
         key = f"{work.trainable}-{work.length}-{work.batch}"
-        rows = with_prefix(rows, key, network, device, Path(work.cache))  # type: ignore[arg-type]
+        rows = with_frozen_layers(rows, key, network, device, Path(work.cache))  # type: ignore[arg-type]
     start = network.read()
     privacy = None if work.mode == "none" else Privacy(1.0, 0.1, work.mode)
 

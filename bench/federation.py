@@ -80,7 +80,7 @@ def make_job(rounds: int, partners: int, cache: Path) -> Job:
 
     from client.partner import simulated_shares, split_rows
     from common.data.load import resolve_labels, test_table
-    from common.model import locate
+    from common.models.loading import locate
     from scripts.compose import compose_config
 
     config = compose_config(overrides(rounds, partners))

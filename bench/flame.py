@@ -21,14 +21,17 @@ from common.files import write_atomic
 # A sample belongs to the first phase of which one of these is in its stack; & asks for both.
 PHASES = {
     "training: frozen layers, once for a row": (
-        "train (client/training.py & ready (common/prefix.py",
+        "train (client/training.py & ready (common/examples/frozen_layers.py",
     ),
     "training: steps": ("train (client/training.py",),
-    "evaluation: frozen layers, once for a row": ("ready (common/prefix.py",),
+    "evaluation: frozen layers, once for a row": ("ready (common/examples/frozen_layers.py",),
     "evaluation": ("evaluate (common/evaluation.py",),
-    "tokens": ("_save_ids (common/features.py", "_save (common/words.py"),
+    "tokens": (
+        "_save_ids (common/examples/tokens.py",
+        "_save (common/examples/token_classification.py",
+    ),
     "imports": ("_find_and_load (<frozen importlib",),
-    "loading models": ("build (common/model.py",),
+    "loading models": ("build (common/models/build.py",),
     "data": ("simulated_shares (client/", "public_rows (server/", "resolve_labels (common/"),
     "privacy accounting": ("(client/accounting.py", "(client/ledger.py"),
     "aggregation": ("aggregate (strategies/pipeline.py",),

@@ -25,11 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from client.partner import simulated_shares, split_rows
 from common.config import Config
 from common.device import Device, pick_device, usable_cores
-from common.features import Examples
+from common.examples.batch import Examples
+from common.examples.frozen_layers import FrozenLayerExamples
+from common.examples.prepare import prepare_table
 from common.files import write_atomic
-from common.model import Network, build
-from common.prefix import PrefixExamples
-from common.words import prepare_table
+from common.models.build import build
+from common.models.network import Network
 from inspection.trained import load_config
 
 SECONDS = 1.0
@@ -64,18 +65,18 @@ def rate(work: Callable[[], object], amount: float) -> float:
 
 
 def flops_of_a_row(network: Network, device: Device, tokens: int, rows: int) -> float:
-    """Forward and backward through the suffix, of one of `rows` rows of `tokens` vectors.
+    """Forward and backward through the trained layers, of one of `rows` rows of `tokens` vectors.
 
     torch does not count the products of tokens with tokens on a processor.
     """
-    width = network.suffix.config.hidden_size
+    width = network.trained.config.hidden_size
     hidden = torch.randn(rows, tokens, width).to(device.dtype)
     mask = torch.ones(rows, tokens, dtype=torch.long)
-    entered = torch.zeros(rows, width) if network.attends else None
+    entered = torch.zeros(rows, width) if network.freezes_attention else None
     counter = FlopCounterMode(display=False)
     with counter:
         with device.autocast():
-            logits: Tensor = network.suffix(hidden, mask, entered)
+            logits: Tensor = network.trained(hidden, mask, entered)
         logits.float().sum().backward()
     return counter.get_total_flops() / rows
 
@@ -105,16 +106,16 @@ def measure(directory: Path) -> Floor:
     # Rows of whole tokens; what a row costs is all but proportional to them.
     whole = max(1, round(tokens))
     flops = flops_of_a_row(network, device, whole, batch) * tokens / whole
-    width, wide = network.suffix.config.hidden_size, network.suffix.config.intermediate_size
+    width, wide = network.trained.config.hidden_size, network.trained.config.intermediate_size
     a, b = (torch.randn(n, m).to(device.dtype) for n, m in ((batch * whole, width), (width, wide)))
     gflops = rate(lambda: a @ b, 2e-9 * a.shape[0] * width * wide)
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8)
     target = torch.empty_like(source)
     gigabytes = rate(lambda: target.copy_(source), 2e-9 * COPIED_BYTES)
 
-    cached = isinstance(getattr(examples[0], "inner", examples[0]), PrefixExamples)
+    cached = isinstance(getattr(examples[0], "inner", examples[0]), FrozenLayerExamples)
     of_rows = tokens * width * device.dtype.itemsize if cached else 4 * tokens
-    of_batch = _bytes_of(network.suffix)
+    of_batch = _bytes_of(network.trained)
     arithmetic = drawn * flops / (gflops * 1e9)
     moved = drawn * (of_rows + of_batch / batch) / (gigabytes * 1e9)
     trained = cost["train_seconds"] / config.run.workers

@@ -24,11 +24,12 @@ from common.config import Config, malicious
 from common.data.load import resolve_labels
 from common.data.split import split_partner
 from common.device import pick_device
-from common.evaluation import LOSS_BOUND
-from common.features import Examples, by_length
-from common.model import Network, build
-from common.prefix import prepare
+from common.examples.batch import Examples, by_length
+from common.examples.prepare import prepare
+from common.models.build import build
+from common.models.network import Network
 from common.seeds import torch_generator
+from common.tasks import LOSS_BOUND
 from scripts.compose import compose_config
 from server.calibration import calibrate_head
 from server.testset import TestSet
@@ -111,7 +112,7 @@ def _rows_from(found: Mapping[str, object]) -> dict[str, object]:
 
 
 def _vectors(network: Network, rows: Examples) -> tuple[Tensor, Tensor]:
-    head: nn.Linear = network.suffix.head.classifier
+    head: nn.Linear = network.trained.head.classifier
     x = torch.ones(len(rows), head.in_features + 1)
     seen: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda _, args: seen.append(args[0].float()))

@@ -24,11 +24,12 @@ import torch
 from client.training import Privacy, train
 from common.config import Config, ModelConfig
 from common.device import pick_device, usable_cores
-from common.features import Examples, TokenExamples
+from common.examples.batch import Examples
+from common.examples.frozen_layers import with_frozen_layers
+from common.examples.tokens import TokenExamples
 from common.files import write_atomic
 from common.grid import GaussianMechanism
-from common.model import build
-from common.prefix import with_prefix
+from common.models.build import build
 from common.randomness import SystemStream
 from scripts.compose import compose_config
 
@@ -40,15 +41,15 @@ def measure(config: Config, rows: int, repeats: int, cache: Path) -> dict[str, A
     model: ModelConfig = config.model
     network = build(model, ("negative", "positive"), seed=0)
     device = pick_device(model.precision)
-    network.suffix.to(device.device)
+    network.trained.to(device.device)
     random = np.random.default_rng(0)
-    ids = random.integers(0, network.suffix.config.vocab_size, rows * model.max_length)
+    ids = random.integers(0, network.trained.config.vocab_size, rows * model.max_length)
     offsets = np.arange(rows + 1, dtype=np.int64) * model.max_length
     examples: Examples = TokenExamples(
         ids.astype(np.int32), offsets, random.integers(0, 2, rows), 0
     )
     if network.frozen_layers > 0:
-        examples = with_prefix(examples, "noise", network, device, cache)  # type: ignore[arg-type]
+        examples = with_frozen_layers(examples, "noise", network, device, cache)  # type: ignore[arg-type]
     start = network.read()
     privacy = Privacy(0.7, config.privacy.max_grad_norm, config.privacy.grad_sample_mode)
     settings = replace(config.train, local_steps=1)

@@ -34,9 +34,10 @@ from client.accounting import calibrate
 from client.training import Privacy
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
+from common.examples.frozen_layers import FrozenLayerExamples
 from common.files import write_atomic
-from common.model import Network, build
-from common.prefix import PrefixExamples
+from common.models.build import build
+from common.models.network import Network
 
 WIDTH = 64
 LABELS = 192
@@ -70,7 +71,7 @@ def small_network(folder: Path, width: int, labels: int) -> Network:
     return build(model, tuple(f"label{i}" for i in range(labels)), seed=0)
 
 
-def small_rows(width: int, labels: int, others: int) -> tuple[PrefixExamples, np.ndarray]:
+def small_rows(width: int, labels: int, others: int) -> tuple[FrozenLayerExamples, np.ndarray]:
     """One row for every axis and label, then `others` random ones; and the canaries' indices."""
     generator = np.random.default_rng(0)
     axes = np.repeat(np.arange(width), labels)
@@ -79,13 +80,13 @@ def small_rows(width: int, labels: int, others: int) -> tuple[PrefixExamples, np
     vectors[len(axes) :] = generator.standard_normal((others, width))
     classes = np.concatenate([np.tile(np.arange(labels), width), np.arange(others) % labels])
     offsets = np.arange(len(vectors) + 1, dtype=np.int64)
-    rows = PrefixExamples(torch.from_numpy(vectors), offsets, classes.astype(np.int64))
+    rows = FrozenLayerExamples(torch.from_numpy(vectors), offsets, classes.astype(np.int64))
     return rows, np.arange(len(axes))
 
 
 def measure(
     network: Network,
-    rows: PrefixExamples,
+    rows: FrozenLayerExamples,
     canaries: np.ndarray,
     noise_multiplier: float,
     claimed: float,

@@ -20,10 +20,11 @@ import torch
 from client.training import Privacy, train
 from common.config import TrainConfig
 from common.device import Device
-from common.features import Examples, TokenExamples
+from common.examples.batch import Examples
+from common.examples.frozen_layers import FrozenLayerExamples
+from common.examples.tokens import TokenExamples
 from common.files import built_once, canonical_json, private_directory, sha256_text
-from common.model import Network
-from common.prefix import PrefixExamples
+from common.models.network import Network
 from common.randomness import SystemStream
 
 log = logging.getLogger("fedaccord")
@@ -51,12 +52,12 @@ def choose(
     """
     if privacy.grad_sample_mode != "auto":
         return privacy
-    cached = isinstance(examples, PrefixExamples)
+    cached = isinstance(examples, FrozenLayerExamples)
     shapes = {name: list(p.shape) for name, p in network.trainable().items()}
     what = {
         "fingerprint": network.fingerprint,
         "trainable": shapes,
-        "frozen": network.prefix_depth,
+        "frozen": network.frozen_depth,
         "length": length,
         "prefix": cached,
         "rows": min(config.physical_batch, ROWS),
@@ -84,17 +85,17 @@ def choose(
 
 def _made_up(
     network: Network, length: int, rows: int, cached: bool, device: Device
-) -> PrefixExamples | TokenExamples:
+) -> FrozenLayerExamples | TokenExamples:
     """Random rows of full length, from a fixed seed."""
     generator = np.random.default_rng(0)
     offsets = np.arange(rows + 1, dtype=np.int64) * length
     labels = network.task.made_up(rows, len(network.labels))
     if cached:
-        shape = (rows * length, network.suffix.config.hidden_size)
+        shape = (rows * length, network.trained.config.hidden_size)
         vectors = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
-        entered = torch.zeros(rows, shape[1]) if network.attends else None
-        return PrefixExamples(vectors.to(device.dtype), offsets, labels, entered)
-    vocabulary = network.suffix.config.vocab_size
+        entered = torch.zeros(rows, shape[1]) if network.freezes_attention else None
+        return FrozenLayerExamples(vectors.to(device.dtype), offsets, labels, entered)
+    vocabulary = network.trained.config.vocab_size
     ids = generator.integers(0, vocabulary, rows * length).astype(np.int32)
     return TokenExamples(ids, offsets, labels, 0)
 

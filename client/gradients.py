@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from client.bookkeeping import BookkeepingModule
 from client.clipping import GhostModule
 from common.device import Device
-from common.features import Batch, Examples
+from common.examples.batch import Batch, Examples
 from common.losses import per_record
-from common.model import Network
-from common.tasks import Task
+from common.models.network import Network
+from common.scoring import scoring_of
 
 
 class Forward(nn.Module):
@@ -31,8 +31,8 @@ class Forward(nn.Module):
 
     def __init__(self, network: Network, examples: Examples) -> None:
         super().__init__()
-        self.suffix = network.suffix
-        self.task = network.task
+        self.trained = network.trained
+        self.losses = scoring_of(network.task).losses
         self._call: Callable[[Batch], Tensor] = lambda batch: examples.logits(network, batch)
 
     def forward(self, batch: Batch) -> Tensor:
@@ -80,7 +80,7 @@ class HooksClipper:
         with self.device.products():
             with self.device.autocast():
                 logits = self.module(batch)
-            self.model.task.losses(logits, batch).sum().backward()
+            self.model.losses(logits, batch).sum().backward()
         for p in self.parameters:
             if getattr(p, "grad_sample", None) is None:
                 # The parameter is cut off from the loss of these rows.
@@ -108,13 +108,13 @@ class _Criterion(nn.Module):
 
     reduction = "mean"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, losses: Callable[[Tensor, Batch], Tensor]) -> None:
         super().__init__()
-        self.task = task
+        self.losses = losses
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
         """Losses [records]."""
-        return self.task.losses(logits, batch)
+        return self.losses(logits, batch)
 
 
 class _SumClipper:
@@ -148,7 +148,8 @@ class GhostClipper(_SumClipper):
     ) -> None:
         super().__init__(model)
         self.module = GhostModule(model, optimizer.max_grad_norm, clipping_rule)
-        self.criterion = DPLossFastGradientClipping(self.module, optimizer, _Criterion(model.task))
+        criterion = _Criterion(model.losses)
+        self.criterion = DPLossFastGradientClipping(self.module, optimizer, criterion)
 
     def contribute(self, batch: Batch) -> None:
         """Two backward passes."""
@@ -175,7 +176,7 @@ class BookkeepingClipper(_SumClipper):
         """One backward pass."""
         with self.device.autocast():
             logits = self.module(batch)
-        self.module.backward(self.model.task.losses(logits, batch))
+        self.module.backward(self.model.losses(logits, batch))
         self.fill()
 
     def close(self) -> None:

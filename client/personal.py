@@ -19,9 +19,9 @@ from client.partner import group_values
 from client.session import Session
 from client.training import train
 from common.evaluation import evaluate
-from common.export import export
 from common.files import private_directory, sha256_text, write_atomic
 from common.messages import Request
+from common.models.export import export
 
 PARAMETERS = "parameters.safetensors"
 

@@ -25,8 +25,8 @@ from client.ledger import Entry, total
 from client.training import Privacy, Trained
 from common.config import TrainConfig
 from common.device import Device
-from common.features import Examples
-from common.model import Network
+from common.examples.batch import Examples
+from common.models.network import Network
 from common.randomness import Stream
 from simulation.seeded_streams import SeededStream
 

@@ -25,13 +25,14 @@ from common import messages
 from common.config import Config, config_hash, from_json, validate
 from common.device import Device, pick_device, usable_cores
 from common.errors import UserError
-from common.features import Examples
+from common.examples.batch import Examples
+from common.examples.prepare import prepare_table
 from common.messages import MessageError, Refusal, Request
-from common.model import Network, build
+from common.models.build import build
+from common.models.network import Network
 from common.printable import short_entry
 from common.refusals import Reason, Refused
 from common.request import checked
-from common.words import prepare_table
 
 log = logging.getLogger(__name__)
 OPEN_PARTNERS = 64
@@ -64,7 +65,7 @@ def _network(config_json: str) -> tuple[Network, Device]:
 
 def _placed(network: Network, config: Config) -> tuple[Network, Device]:
     device = pick_device(config.model.precision, config.model.compile)
-    for part in (network.embeddings, network.lower, network.suffix):
+    for part in (network.embeddings, network.frozen, network.trained):
         part.to(device.device)
     return network, device
 

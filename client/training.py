@@ -32,8 +32,8 @@ from client.noise import GridNoise, private_optimizer
 from common.config import TrainConfig
 from common.device import Device, keep_memory
 from common.errors import described
-from common.features import Examples, Ints
-from common.model import Network
+from common.examples.batch import Examples, Ints
+from common.models.network import Network
 from common.optimizer import local_optimizer
 from common.randomness import Stream, chosen
 
@@ -162,7 +162,7 @@ class _PlainSteps:
             with self.device.products():
                 with self.device.autocast():
                     logits = self.model(batch)
-                losses = self.model.task.losses(logits, batch)
+                losses = self.model.losses(logits, batch)
                 (losses.sum() / self.expected).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -242,10 +242,10 @@ def train(
     Without `privacy` an error in a row is raised; with it, a row that fails adds zero.
     """
     keep_memory()
-    network.suffix.to(device.device)
+    network.trained.to(device.device)
     network.write(start)
     start = network.read()
-    network.suffix.train()
+    network.trained.train()
     examples = examples.drawn(sampling)
     model = Forward(network, examples)
     expected = sample_rate * len(examples) if expected is None else expected
@@ -277,7 +277,7 @@ def train(
     finally:
         steps.close()
     seconds = time.perf_counter() - began
-    network.suffix.eval()
+    network.trained.eval()
     after = network.read()
     delta = {name: after[name] - start[name] for name in start}
     return Trained(delta, expected * config.local_steps, seconds, frozen_seconds)

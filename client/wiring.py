@@ -11,7 +11,9 @@ from functools import lru_cache
 
 import torch
 
-from common.model import PREDICTED, Network, may_not_rest
+from common.models.adapters import must_have_gradient
+from common.models.heads import PREDICTED
+from common.models.network import Network
 
 ROWS, TOKENS = 2, 8
 
@@ -20,10 +22,10 @@ ROWS, TOKENS = 2, 8
 def cut_off(network: Network) -> tuple[str, ...]:
     """Names of trainable tensors that no gradient reaches, sorted; looked at once per network.
 
-    Left out are tensors whose gradient is zero by definition (`common.model.may_not_rest`).
+    Left out are tensors whose gradient is zero by definition (`must_have_gradient`).
     """
     device = next(iter(network.trainable().values())).device
-    vocabulary = network.suffix.config.vocab_size
+    vocabulary = network.trained.config.vocab_size
     # Spread over the vocabulary by a fixed rule: nothing here needs chance.
     ids = (torch.arange(ROWS * TOKENS).view(ROWS, TOKENS) * 7919 % vocabulary).to(device)
     mask = torch.ones_like(ids)
@@ -39,4 +41,4 @@ def cut_off(network: Network) -> tuple[str, ...]:
         )
     pairs = zip(parameters, found, strict=True)
     silent = [name for name, gradient in pairs if gradient is None or not bool(gradient.any())]
-    return tuple(may_not_rest(network.read(), silent))
+    return tuple(must_have_gradient(network.read(), silent))

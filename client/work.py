@@ -35,7 +35,7 @@ from client.training import Privacy, Trained
 from client.training import train as train_locally
 from client.wiring import cut_off
 from common import messages
-from common.encoding import encode
+from common.compression import encode
 from common.errors import described
 from common.evaluation import evaluate as evaluate_on
 from common.files import sha256_text

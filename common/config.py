@@ -15,7 +15,6 @@ from typing import Any
 
 from common.config_reader import parse_json, read
 from common.data.schema import DataConfig, PartitionConfig, check_data, target_of
-from common.encoding import ENCODINGS
 from common.errors import UserError
 from common.files import canonical_json, sha256_text
 from common.refusals import Reason, Refused
@@ -24,6 +23,7 @@ from common.tasks import TASKS, Task
 CONFIG_VERSION = 1
 # Rows that go through a model together: a request must not be able to ask for all of the memory.
 MOST_PHYSICAL = 4096
+COMPRESSIONS = ("float32", "float16", "int8")
 GRAD_SAMPLE_MODES = ("hooks", "ghost", "bookkeeping", "auto")
 
 
@@ -80,7 +80,7 @@ class TrainConfig:
     prox_mu: float = 0.0
     # Ditto: how strongly a personal model is drawn to the global one; without one at 0.
     ditto_lambda: float = 0.0
-    # How an update travels (`common.encoding`): float32, float16, or int8 with random rounding.
+    # How an update travels (`common.compression`): float32, float16, or int8 with random rounding.
     compression: str = "float32"
 
 
@@ -314,7 +314,7 @@ def validate(config: Config) -> Config:
     _between("train.weight_decay", train.weight_decay, 0, infinity)
     _between("train.prox_mu", train.prox_mu, 0, infinity)
     _between("train.ditto_lambda", train.ditto_lambda, 0, infinity)
-    _one_of("train.compression", train.compression, ENCODINGS)
+    _one_of("train.compression", train.compression, COMPRESSIONS)
     if train.prox_mu > 0 and train.local_steps == 1:
         raise UserError(
             "train.prox_mu: a single local step starts at the incoming model, which cannot draw "

@@ -1,8 +1,7 @@
 """Where and in which precision the arithmetic runs.
 
-On a GPU three things differ from a processor, and none of them exists on one: batches are copied
-from pinned memory, products of float32 matrices may be rounded to TF32, and the frozen prefix may
-be compiled.
+Three things happen on a GPU only: batches are copied from pinned memory, products of float32
+matrices may be rounded to TF32, and the frozen layers may be compiled.
 """
 
 from __future__ import annotations
@@ -18,20 +17,24 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-# What a process may keep of freed memory; its peak does not grow by that.
+# Freed memory that a process may keep; its peak does not grow by that.
 KEPT_BYTES = 1 << 30
 OLD_LIMIT_BYTES = 32 << 20
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Device:
-    """A torch device and the dtype of its matrix products (float32 means: no autocast).
+    """A torch device and its precision.
 
-    With `tf32` a GPU rounds the inputs of float32 products to 10 bits (relative error up to
-    2^-11), within `products` alone.  `compiled` lets torch.compile write the frozen prefix's
-    kernels, which takes a minute and pays where many rows are read.
+    Attributes:
+        device: The torch device.
+        dtype: The dtype of matrix products; float32 means no autocast.
+        tf32: Whether a GPU rounds the inputs of float32 products to 10 bits (relative error up to
+            2^-11), within `products` alone.
+        compiled: Whether torch.compile makes kernels for the frozen layers.  It takes a minute, and
+            is worth it where many examples are read.
     """
 
     device: torch.device
@@ -40,16 +43,16 @@ class Device:
     compiled: bool = False
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Autocast to `dtype` on this device, or nothing for float32."""
+        """Autocast to `dtype` on this device; nothing for float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     @contextmanager
     def products(self) -> Iterator[None]:
-        """The precision of float32 products within: of a forward pass and of its backward pass.
+        """Set the precision of float32 products in a forward and a backward pass.
 
-        Norms, clipping and noise must stay outside: TF32 would loosen the bound that they keep.
+        Norms, clipping and noise must stay outside: TF32 would loosen their bound.
         """
         before = torch.get_float32_matmul_precision()
         if self.tf32:
@@ -60,35 +63,36 @@ class Device:
             if self.tf32:
                 torch.set_float32_matmul_precision(before)
 
-    def prefix_of(self, run: Callable[[Tensor, Tensor], Found]) -> Callable[..., Found]:
-        """`run`, compiled where that was asked for; batches of any shape share one compilation."""
+    def compile_if_asked(self, run: Callable[[Tensor, Tensor], Result]) -> Callable[..., Result]:
+        """`run`, compiled if `compiled`; batches of all shapes share one compilation."""
         if not self.compiled:
             return run
-        compiled: Callable[..., Found] = torch.compile(run, dynamic=True)
+        compiled: Callable[..., Result] = torch.compile(run, dynamic=True)
         return compiled
 
     def copy(self, tensor: Tensor) -> Tensor:
-        """`tensor` on this device; to a GPU from pinned memory, so that the copy need not wait."""
+        """`tensor` on this device; copied to a GPU from pinned memory, without waiting."""
         if self.device.type != "cuda":
             return tensor.to(self.device)
         return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX)."""
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX-512 BF16 or AMX)."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, which in a container are fewer than the machine has."""
+    """The number of cores this process may run on; in a container fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def gpu_share(workers: int) -> float:
-    """The fraction of a GPU for each of `workers` processes that share all GPUs evenly; 0 without.
+    """The fraction of a GPU for each of `workers` processes; 0 where there is no GPU.
 
-    Ray places a worker on one GPU and counts in units of 1e-4, so the share is rounded down.
+    All GPUs are shared evenly.  Ray places a worker on one GPU and counts in units of 1e-4, so the
+    fraction is rounded down.
     """
     gpus = torch.cuda.device_count()
     if gpus == 0:
@@ -98,10 +102,12 @@ def gpu_share(workers: int) -> float:
 
 
 def pick_device(precision: str = "auto", compiled: bool = False) -> Device:
-    """CUDA when there is one, else the CPU; bf16 where the hardware has it, unless told otherwise.
+    """A GPU if there is one, else the CPU.
 
-    `precision` is `auto`, `fp32`, `bf16` or `tf32` (fp32 where there is no such GPU).  `compiled`
-    is for GPUs too: on a processor it costs more than it saves.
+    Args:
+        precision: `auto` (bf16 where the hardware has it, else fp32), `fp32`, `bf16`, or `tf32`
+            (fp32 where there is no GPU that has it).
+        compiled: As in `Device`; without effect on a CPU, where it would cost more than it saves.
     """
     _accumulate_in_full()
     cuda = torch.cuda.is_available()
@@ -116,10 +122,10 @@ def pick_device(precision: str = "auto", compiled: bool = False) -> Device:
 
 
 def _accumulate_in_full() -> None:
-    """Have GPUs add the products of half-precision matrices in float32.
+    """Make GPUs accumulate products of half-precision matrices in float32.
 
-    PyTorch lets them add parts of a sum in bfloat16 or float16 unless told otherwise, an error that
-    the bounds of clipping do not count (`client.bookkeeping`).
+    By default PyTorch lets them add partial sums in bfloat16 or float16, an error that the bounds
+    of clipping do not cover (`client.bookkeeping`).
     """
     products = torch.backends.cuda.matmul
     products.allow_bf16_reduced_precision_reduction = False
@@ -129,13 +135,13 @@ def _accumulate_in_full() -> None:
 
 @cache
 def keep_memory() -> None:
-    """Let the C library keep what tensors free, for the next step to use.
+    """Make the C library keep freed memory for the next step.
 
-    glibc returns large blocks to the system at once, so that every step faults in anew the memory
-    of the step before: a tenth of full fine-tuning's time.  Other C libraries are left alone.
+    glibc returns large blocks to the system at once, so every step would fault in its memory again:
+    a tenth of the time of full fine-tuning.  Other C libraries are left alone.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>; the first has a limit in old ones.
+        # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of <malloc.h>; old versions limit the first.
         mallopt(-3, KEPT_BYTES) or mallopt(-3, OLD_LIMIT_BYTES)
         mallopt(-1, KEPT_BYTES)

@@ -1,29 +1,36 @@
-"""The loss of one record, for every task: what is clipped under privacy, and averaged elsewhere."""
+"""Cross-entropy and gradients of records, which may be read in several windows.
+
+The gradient of a record's loss is what is clipped under privacy.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-# The class at places that carry none.
+# The class at positions that have none.
 IGNORED = -100
 
 
 def record_losses(logits: Tensor, labels: Tensor, owner: Tensor | None, records: int) -> Tensor:
     """Cross-entropy of each record, [records], float32.
 
-    A text: `logits` [records, classes], `labels` [records], no `owner`.  Tagged words: `logits`
-    [windows, tokens, classes], `labels` [windows, tokens], and `owner` [windows] says which record
-    a window is part of; a record's loss is the mean over its words that have a class, 0 without
-    any.  A mean within the record, so that a long one weighs no more than a short one.
+    Without `owner` every record has one label.  With it, the loss of a record is the mean over its
+    labelled tokens (0 without any), so that a long record weighs no more than a short one.
+
+    Args:
+        logits: [records, classes], or with `owner` [windows, tokens, classes].
+        labels: [records], or with `owner` [windows, tokens].
+        owner: The record of each window, [windows].
+        records: The number of records.
     """
     if owner is None:
         return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    places = nn.functional.cross_entropy(
+    each = nn.functional.cross_entropy(
         logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
     ).view(labels.shape)
-    zeros = torch.zeros(records, device=places.device)
-    total = zeros.index_add(0, owner, places.sum(1))
+    zeros = torch.zeros(records, device=each.device)
+    total = zeros.index_add(0, owner, each.sum(1))
     count = zeros.index_add(0, owner, (labels != IGNORED).sum(1).float())
     return total / count.clamp(min=1.0)
 
@@ -31,8 +38,8 @@ def record_losses(logits: Tensor, labels: Tensor, owner: Tensor | None, records:
 def per_record(gradients: Tensor, owner: Tensor | None, records: int) -> Tensor:
     """Gradients of records [records, ...] from those of their windows [windows, ...].
 
-    The sum over a record's windows is its gradient, because its loss is a sum over them: clipped
-    after this sum, a record has the influence of one, however many windows it fills.
+    A record's loss is a sum over its windows, so its gradient is too.  Clipping comes after this
+    sum: a record then has the influence of one record, however many windows it fills.
     """
     if owner is None:
         return gradients

@@ -1,4 +1,4 @@
-"""The optimiser of local training, the same at partners and for the server's own update."""
+"""The optimiser of local training, for partners and for the server's reference update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def local_optimizer(
 ) -> torch.optim.SGD | torch.optim.Adam:
     """A new optimiser over `parameters`, without state."""
     if config.optimizer == "adam":
-        # One pass over memory instead of ten; it takes gradients as they lie in memory.
+        # One pass over memory instead of ten, but it ignores the strides of gradients.
         adam = torch.optim.Adam(
             parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
         )
@@ -25,7 +25,7 @@ def local_optimizer(
 
 
 def _in_order(optimizer: torch.optim.Optimizer, *_: object) -> None:
-    """Gradients in the order of their parameters' memory."""
+    """Make gradients contiguous, as their parameters are."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:

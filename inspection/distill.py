@@ -22,11 +22,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from common.config import Config
 from common.data.table import WORD_BREAK
 from common.errors import UserError
-from common.export import save_model
-from common.features import by_length
+from common.examples.batch import by_length
 from common.files import write_atomic
-from common.mean_pooled import MeanPooledForSequenceClassification
-from common.model import encoder_of, layers_of
+from common.models.build import encoder_of, layers_of
+from common.models.export import save_model
+from common.models.mean_pooled import MeanPooledForSequenceClassification
 from common.seeds import derive
 from inspection.trained import load_config, load_delivered
 from server.testset import public_rows

@@ -26,8 +26,8 @@ from common.config import Config
 from common.config_file import read_config
 from common.data.table import Table
 from common.errors import UserError
-from common.features import Ints, by_length
-from common.mean_pooled import MeanPooledConfig, MeanPooledForSequenceClassification
+from common.examples.batch import Ints, by_length
+from common.models.mean_pooled import MeanPooledConfig, MeanPooledForSequenceClassification
 from server.testset import public_rows
 
 TOKENS = 8192

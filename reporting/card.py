@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from common.config import Config, malicious
+from common.figures import MACRO_F1
 
 EMBEDDED_BASE, EMBEDDED_LICENSE = "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"
 GAP_NAMES = {
@@ -24,18 +25,6 @@ GAP_NAMES = {
 }
 # What Markdown gives a meaning within a line.
 MARKDOWN = frozenset("\\`*_~[]()<>!&#:.@$|")
-
-FIGURES = {
-    "entity_f1": "entity F1",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "mae": "mean absolute error",
-    "rmse": "root mean square error",
-    "pearson": "Pearson's r",
-    "spearman": "Spearman's rank correlation",
-    "r2": "R²",
-    "perplexity": "perplexity",
-}
 
 
 def gap_names(config: Config) -> dict[str, str]:
@@ -300,14 +289,18 @@ def _evaluation(config: Config, results: Mapping[str, Any]) -> list[str]:
     own = [
         (f"{words} on the same", shown)
         for words, shown in task_figures(config, final)
-        if words != "macro F1"
+        if words != MACRO_F1.words
     ]
     rows = [
         (
             f"accuracy on {data['measured_rows']:,.0f} {where}",
             _noisy(final["accuracy"], final["accuracy_error"]),
         ),
-        *([("macro F1 on the same", _percent(final["macro_f1"]))] if task.classes else []),
+        *(
+            [(f"{MACRO_F1.words} on the same", MACRO_F1.show(final["macro_f1"]))]
+            if task.classes
+            else []
+        ),
         *own,
         (
             "accuracy at the partners, mean ± standard deviation",
@@ -332,17 +325,10 @@ def _evaluation(config: Config, results: Mapping[str, Any]) -> list[str]:
 def task_figures(config: Config, final: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The task's own figures in words, the one to look at first in the first place."""
     return [
-        (FIGURES[name], show_figure(name, final[name]))
-        for name in config.about.figure_names
-        if final.get(name) is not None
+        (figure.words, figure.show(final[figure.name]))
+        for figure in config.about.own_figures
+        if final.get(figure.name) is not None
     ]
-
-
-def show_figure(name: str, value: float | None) -> str:
-    """A task's figure: a share as such, an error or a correlation as a number."""
-    if value is None:
-        return "-"
-    return _percent(value) if name.endswith("f1") else f"{value:.4g}"
 
 
 def _fairness(config: Config, results: Mapping[str, Any]) -> list[str]:

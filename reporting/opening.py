@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from common.config import Config
-from reporting.card import FIGURES, show_figure, task_figures
+from reporting.card import task_figures
 from reporting.page import Html, element, join
 from reporting.source import Run
 from reporting.words import count, interval, percent, points, power
@@ -73,17 +73,17 @@ def _goodness(config: Config, final: Mapping[str, Any]) -> tuple[str, str]:
             f"{percent(final['accuracy'])} of {data['measured_rows']:,.0f} words have the right "
             f"tag; the worst partner's F1 is {percent(final['worst_partner_entity_f1'])}."
         )
-    if config.about.headline is not None:
-        name = config.about.headline[0]
+    headline = config.about.headline
+    if headline is not None:
         own = task_figures(config, final)
-        rest = "; ".join(f"{words} {shown}" for words, shown in own if words != FIGURES[name])
+        rest = "; ".join(f"{words} {shown}" for words, shown in own if words != headline.words)
         where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
-        return show_figure(name, final[name]), (
-            f"{FIGURES[name]} on {count(data['measured_rows'], data['measured_rows_error'])} "
+        return headline.show(final[headline.name]), (
+            f"{headline.words} on {count(data['measured_rows'], data['measured_rows_error'])} "
             f"{where}{f'; {rest}' if rest else ''}. Accuracy "
             f"{percent(final['accuracy'], final['accuracy_error'])}, where accuracy is "
-            f"{config.about.accuracy_means}; worst partner's {FIGURES[name]} "
-            f"{show_figure(name, final[f'worst_partner_{name}'])}."
+            f"{config.about.accuracy_means}; worst partner's {headline.words} "
+            f"{headline.show(final[f'worst_partner_{headline.name}'])}."
         )
     where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
     return percent(final["accuracy"], final["accuracy_error"]), (

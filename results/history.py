@@ -361,9 +361,9 @@ def _worst(task: Task, own: Sequence[Mapping[str, float | None]]) -> dict[str, f
     """The task's headline at the partner where it is worst, of those that know it."""
     if task.headline is None:
         return {}
-    name, more_is_better = task.headline
+    name = task.headline.name
     known = [value for figures in own if (value := figures[name]) is not None]
-    return {f"worst_partner_{name}": (min if more_is_better else max)(known, default=None)}
+    return {f"worst_partner_{name}": task.headline.worst(known)}
 
 
 def results_text(found: Mapping[str, Any]) -> str:

@@ -132,8 +132,8 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
     from client.partner import simulated_shares, split_rows
     from client.training import Privacy
     from common.device import pick_device, usable_cores
-    from common.model import build
-    from common.prefix import prepare
+    from common.examples.prepare import prepare
+    from common.models.build import build
 
     assert config.run.cache_dir is not None
     torch.set_num_threads(usable_cores())
@@ -141,7 +141,7 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
     rows, _ = split_rows(table.select(shares[0].indices), config)
     network = build(config.model, tuple(config.data.labels), config.run.seed)
     device = pick_device(config.model.precision)
-    for part in (network.embeddings, network.lower, network.suffix):
+    for part in (network.embeddings, network.frozen, network.trained):
         part.to(device.device)
     texts, labels = made_up_texts(network, config.model.max_length, count, seed)
     examples = prepare(

@@ -141,7 +141,7 @@ def complete(config: Config) -> Config:
 
     Raises UserError naming the key.
     """
-    from common.model import build as build_model
+    from common.models.build import build as build_model
     from server.testset import check_supplied
     from strategies.build import build as build_pipeline
 

@@ -147,7 +147,7 @@ def _data(own: PartnerFile) -> str:
 def _models(own: PartnerFile) -> str:
     from transformers import AutoConfig
 
-    from common.model import locate
+    from common.models.loading import locate
 
     for name, model in own.models.items():
         try:
@@ -171,8 +171,8 @@ def _training(own: PartnerFile) -> str:
     from client.wiring import cut_off
     from common.config import ModelConfig
     from common.device import Device
-    from common.model import build
-    from common.prefix import prepare
+    from common.examples.prepare import prepare
+    from common.models.build import build
 
     model = next(iter(own.models.values()), None)
     if model is None:

@@ -8,19 +8,15 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from common.figures import ACCURACY
+from common.tasks import TASKS
 from results.history import RoundRecord
 from scripts.console import PlainConsole
 from server.observers import Silent
 
-
-def percent(value: float | None) -> str:
-    """0.7731 as 77.3 %, a missing value as a dash."""
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def number(value: float | None) -> str:
-    """Four digits, a missing value as a dash."""
-    return "-" if value is None else f"{value:.4g}"
+# The figures beside the accuracy, one for each task that has one.
+HEADLINES = tuple(task.headline for task in TASKS.values() if task.headline is not None)
+percent = ACCURACY.show
 
 
 class Terminal(Silent):
@@ -71,14 +67,9 @@ class Terminal(Silent):
         refused = f"  refused {record.refused}" if record.refused else ""
         missing = f"  missing {record.missing}" if record.missing else ""
         found = "".join(
-            f"  {words} {shown(value)}"
-            for words, value, shown in (
-                ("entity F1", record.entity_f1, percent),
-                ("micro F1", record.micro_f1, percent),
-                ("mean absolute error", record.mae, number),
-                ("perplexity", record.perplexity, number),
-            )
-            if value is not None
+            f"  {figure.words} {figure.show(value)}"
+            for figure in HEADLINES
+            if (value := getattr(record, figure.name, None)) is not None
         )
         self.console.print(
             f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}{found}"
@@ -133,16 +124,12 @@ def summary(results: dict[str, Any], private: bool) -> Table:
     table.add_row(where, percent(final["accuracy"]) + noise(final.get("accuracy_error")))
     for name, row in final["groups"].items():
         table.add_row(f"  {name}", percent(row["accuracy"]) + noise(row.get("accuracy_error")))
-    for name, words, shown in (
-        ("entity_f1", "entity F1", percent),
-        ("micro_f1", "micro F1", percent),
-        ("mae", "mean absolute error", number),
-        ("perplexity", "perplexity", number),
-    ):
-        if name in final:
+    for figure in HEADLINES:
+        if figure.name in final:
+            worst = final[f"worst_partner_{figure.name}"]
             table.add_section()
-            table.add_row(words, shown(final[name]))
-            table.add_row(f"worst partner's {words}", shown(final[f"worst_partner_{name}"]))
+            table.add_row(figure.words, figure.show(final[figure.name]))
+            table.add_row(f"worst partner's {figure.words}", figure.show(worst))
     table.caption = (
         f"{cost['wall_seconds']:.0f} s, {cost['train_examples_per_second']:.0f} examples/s in "
         f"training, {cost['bytes_up_per_partner_round'] / 1e3:.0f} kB up per partner and round, "

@@ -114,7 +114,7 @@ def complete(config: Config) -> Config:
     config = with_workers(config, len(shares))
 
     from client.accounting import calibrate
-    from common.model import build as build_model
+    from common.models.build import build as build_model
     from server.testset import check_supplied
 
     if config.private:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from common.conditioning import Conditioning
 from common.device import Device
-from common.features import Examples, by_length
-from common.mean_pooled import MeanHead
-from common.model import Network, TokenHead
+from common.examples.batch import Examples, by_length
+from common.models.heads import TokenHead
+from common.models.mean_pooled import MeanHead
+from common.models.network import Network
+from common.models.whitening import FeatureWhitening
 
 CALIBRATION_TOKENS = 8192
 
@@ -18,10 +19,10 @@ def calibrate_head(network: Network, public: Examples, device: Device) -> None:
 
     Uses no private row and no label, so it costs no privacy.
     """
-    head = network.suffix.head
+    head = network.trained.head
     if not isinstance(head, MeanHead | TokenHead) or len(public) < 2:
         return
-    assert isinstance(head.conditioning, Conditioning)
+    assert isinstance(head.conditioning, FeatureWhitening)
     vectors = []
     hook = head.register_forward_pre_hook(lambda _, args: vectors.append(head.pool(*args)))
     try:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from common import messages
-from common.encoding import EncodingError, decode
+from common.compression import EncodingError, decode
 from common.messages import Report
 from server.exchange import Answer
 from strategies.records import Decision, refused

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from common.config import TrainConfig
 from common.evaluation import EVALUATION_TOKENS
-from common.features import by_length
-from common.model import Network
+from common.examples.batch import by_length
+from common.models.network import Network
 from common.optimizer import local_optimizer
+from common.scoring import scoring_of
 from server.testset import TestSet
 
 
@@ -22,7 +23,7 @@ def reference_update(
     parameters give the same update, before and after a resume.
     """
     network.write(parameters)
-    network.suffix.eval()
+    network.trained.eval()
     rows, device = public.validation, public.device
     optimizer = local_optimizer(list(network.trainable().values()), config)
     for _ in range(config.local_steps):
@@ -31,7 +32,7 @@ def reference_update(
             batch = rows.__getitems__(chosen.tolist()).to(device)
             with device.autocast():
                 logits = rows.logits(network, batch)
-            losses = network.task.losses(logits.float(), batch)
+            losses = scoring_of(network.task).losses(logits.float(), batch)
             (losses.sum() / len(rows)).backward()
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

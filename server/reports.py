@@ -66,8 +66,8 @@ class Expected:
         """Those of a run."""
         exact = not config.private_metrics
         return cls(
-            classes=config.about.table_size(len(config.outputs)),
-            sums=config.about.sums_shape(config.data) if exact else (0, 0),
+            classes=config.about.confusion_size(len(config.outputs)),
+            sums=config.about.statistics_shape(config.data) if exact else (0, 0),
             loss_bound=config.about.loss_bound,
             columns=tuple(config.data.columns.groups),
             private=config.private,

@@ -29,10 +29,11 @@ from common import messages
 from common.config import Config, config_hash, malicious
 from common.errors import UserError
 from common.evaluation import Evaluation
-from common.export import export
 from common.files import append_lines, sha256_text, write_atomic
 from common.messages import Prepared, Refusal, Report, Request
-from common.model import Network, build
+from common.models.build import build
+from common.models.export import export
+from common.models.network import Network
 from common.randomness import Stream, SystemStream
 from common.seeds import torch_generator
 from reporting.card import model_card

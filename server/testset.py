@@ -19,9 +19,9 @@ from common.data.table import Table
 from common.device import Device, pick_device
 from common.errors import UserError
 from common.evaluation import Evaluation, evaluate
-from common.features import Examples
-from common.model import Network
-from common.words import prepare_table
+from common.examples.batch import Examples
+from common.examples.prepare import prepare_table
+from common.models.network import Network
 from strategies.fair.fairfed import FairFed
 from strategies.pipeline import Pipeline
 
@@ -71,7 +71,7 @@ class TestSet:
         assert config.run.cache_dir is not None
         cache = Path(config.run.cache_dir)
         device = pick_device(config.model.precision, config.model.compile)
-        for part in (network.embeddings, network.lower, network.suffix):
+        for part in (network.embeddings, network.frozen, network.trained):
             part.to(device.device)
 
         def examples(rows: Table) -> Examples:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from common.errors import UserError
+from common.figures import ACCURACY, LOSS, MACRO_F1, Figure
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,24 @@ def _epsilon(results: Mapping[str, Any]) -> float | None:
     return spent if spent > 0 else math.inf
 
 
+def _final(figure: Figure) -> Objective:
+    """A figure of the delivered model."""
+    return Objective(
+        figure.words, figure.direction, lambda r: r["final"][figure.name], figure.share
+    )
+
+
 OBJECTIVES: dict[str, Objective] = {
-    "accuracy": Objective("accuracy", "maximize", lambda r: r["final"]["accuracy"]),
+    "accuracy": _final(ACCURACY),
     "worst_partner": Objective(
         "worst partner", "maximize", lambda r: r["final"]["worst_partner_accuracy"]
     ),
-    "macro_f1": Objective("macro F1", "maximize", lambda r: r["final"]["macro_f1"]),
+    "macro_f1": _final(MACRO_F1),
     "gap": Objective(
         "gap between groups", "minimize", lambda r: r["final"]["gaps"]["equalized_odds"]
     ),
     "epsilon": Objective("ε", "minimize", _epsilon, share=False),
-    "loss": Objective("loss", "minimize", lambda r: r["final"]["loss"], share=False),
+    "loss": _final(LOSS),
     "seconds": Objective("seconds", "minimize", lambda r: r["cost"]["wall_seconds"], share=False),
 }
 

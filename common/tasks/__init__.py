@@ -1,6 +1,9 @@
-"""The tasks, by the name that `task=` gives them."""
+"""What each task is, by the name that `task=` gives it; nothing here imports torch.
 
-from common.tasks.base import LOSS_BOUND, Measured, Tally, Task
+`common.scoring` has what each task computes: the loss of an example and the counts of predictions.
+"""
+
+from common.tasks.base import LOSS_BOUND, Measured, Task
 from common.tasks.classification import Classification
 from common.tasks.mlm import MaskedLanguage
 from common.tasks.multilabel import Multilabel
@@ -17,4 +20,4 @@ TASKS: dict[str, Task] = {
         MaskedLanguage(),
     )
 }
-__all__ = ["LOSS_BOUND", "TASKS", "Measured", "Tally", "Task"]
+__all__ = ["LOSS_BOUND", "TASKS", "Measured", "Task"]

@@ -1,6 +1,7 @@
-"""What sets one task apart from the others; a task is one file of this package.
+"""The description of a task: its names, heads, targets, bounds and figures.
 
-Everything else (the partners, privacy, aggregation, checkpoints) is the same for all.
+One file of this package describes one task.  Partners, privacy, aggregation and checkpoints are the
+same for all tasks.  The configuration imports these descriptions, so they must not import torch.
 """
 
 from __future__ import annotations
@@ -8,57 +9,96 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor, nn
 
 from common.data.schema import DataConfig
+from common.figures import Figure
 from common.metrics import Counts
 
-if TYPE_CHECKING:
-    from common.config import Config
-    from common.features import Batch, Examples
-
-# The loss of one row is clipped here, so that one row cannot move a mean without bound.
+# The loss of one example is clipped here, so that no example can move a mean without bound.
 LOSS_BOUND = 4.0
 
 
-class Tally(Protocol):
-    """What is counted of rows as they go through the model."""
+class ModelSettings(Protocol):
+    """The settings of `model` that a task may restrict."""
 
-    def add(self, examples: Examples, batch: Batch, logits: Tensor) -> None:
-        """Count a batch; `logits` is float32 on the CPU."""
+    @property
+    def max_length(self) -> int:
+        """Sub-tokens that the model reads at a time."""
 
-    def table(self, rows: npt.NDArray[np.bool_]) -> Counts:
-        """The confusion [true, predicted] of some of all rows."""
+    @property
+    def stride(self) -> int:
+        """Sub-tokens that windows overlap by."""
 
-    def sums(self) -> Counts | None:
-        """The task's own sums over all rows, which add up over partners; None without any."""
+    @property
+    def prefix_cache(self) -> bool:
+        """Whether the output of frozen layers is cached."""
 
-    def extra(self) -> dict[str, float]:
-        """Figures that cannot come from sums: for the server's own rows only."""
+
+class PrivacySettings(Protocol):
+    """The settings of `privacy` that a task may restrict."""
+
+    @property
+    def grad_sample_mode(self) -> str:
+        """How per-example gradients are computed."""
+
+
+class Settings(Protocol):
+    """The part of `common.config.Config` that a task may restrict."""
+
+    @property
+    def model(self) -> ModelSettings:
+        """Settings of the model."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Settings of the data."""
+
+    @property
+    def privacy(self) -> PrivacySettings:
+        """Settings of privacy."""
+
+    @property
+    def private_metrics(self) -> bool:
+        """Whether metrics carry noise."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What figures are made from; `sums` is None where none were released."""
+    """Counts and loss from which figures are computed.
 
-    table: Counts
-    sums: Counts | None
+    Attributes:
+        confusion: Counts [true, predicted].
+        statistics: The task's sufficient statistics, of `Task.statistics_shape`; None where the
+            task has none or they were not released.
+        loss: The mean over examples of the loss, each clipped to the task's bound.
+    """
+
+    confusion: Counts
+    statistics: Counts | None
     loss: float
 
 
 class Task:
-    """Defaults are those of a task whose rows have one target each and whose tables are classes.
+    """One task; the defaults are those of a task whose examples have one class each.
 
-    `target` is what the label column holds, `heads` the model heads that fit.  `headline` names the
-    figure that people look at first, and whether more of it is better; None where that is the
-    accuracy; `figure_names` all that the results hold in one number each.  `accuracy_means` says
-    what the accuracy of this task is, where that is not the share of texts labelled correctly.
-    `classes`: whether a table's rows and columns are classes, so that
-    rates and the gaps in them mean something.
+    Attributes:
+        name: The value of `task=`.
+        target: What the label column holds.
+        heads: The values of `model.head` that fit.
+        pipeline: The transformers pipeline that loads the delivered model.
+        problem_type: The `problem_type` of the delivered model's configuration.
+        loss_bound: The largest loss that one example can contribute.
+        headline: The figure that people look at first; None where that is the accuracy.
+        own_figures: The figures of this task beside accuracy and loss.
+        accuracy_means: What the accuracy of this task is; None where it is the share of texts that
+            are labelled correctly.
+        classes: Whether rows and columns of a confusion matrix are classes, so that rates and their
+            differences between groups have a meaning.
+        noun: The kind of model, as in "text classifier".
     """
 
     name: ClassVar[str]
@@ -67,56 +107,60 @@ class Task:
     pipeline: ClassVar[str] = "text-classification"
     problem_type: ClassVar[str | None] = None
     loss_bound: ClassVar[float] = LOSS_BOUND
-    headline: ClassVar[tuple[str, bool] | None] = None
-    figure_names: ClassVar[tuple[str, ...]] = ()
+    headline: ClassVar[Figure | None] = None
+    own_figures: ClassVar[tuple[Figure, ...]] = ()
     accuracy_means: ClassVar[str | None] = None
     classes: ClassVar[bool] = True
     noun: ClassVar[str]
 
     def outputs(self, data: DataConfig) -> tuple[str, ...]:
-        """What the model's logits stand for, in order."""
+        """Names of the model's logits, in order."""
         return tuple(data.labels)
 
-    def table_size(self, outputs: int) -> int:
-        """Rows (and columns) of a confusion table of a model with so many outputs."""
+    def confusion_size(self, outputs: int) -> int:
+        """Rows, and columns, of the confusion matrix of a model with `outputs` logits."""
         return outputs
 
-    def sums_shape(self, data: DataConfig) -> tuple[int, int]:
-        """Shape of the sums; (0, 0) without any."""
+    def statistics_shape(self, data: DataConfig) -> tuple[int, int]:
+        """Shape of the sufficient statistics; (0, 0) where the task has none."""
         return 0, 0
 
-    def check(self, config: Config) -> None:
-        """Raise UserError, naming the key, for settings that do not go with this task."""
+    def check(self, config: Settings) -> None:
+        """Check the settings that this task restricts.
 
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss of each record [records], float32: what is clipped under privacy."""
-        raise NotImplementedError
+        Raises:
+            UserError: A setting does not go with this task; the message names its key.
+        """
 
     def made_up(self, rows: int, outputs: int) -> npt.NDArray[Any]:
-        """Targets of made-up rows, to measure speed on."""
+        """Targets of `rows` generated examples, for measuring speed."""
         return np.arange(rows, dtype=np.int64) % outputs
 
-    def tally(self, outputs: Sequence[str], rows: int) -> Tally:
-        """An empty tally for `rows` rows."""
-        raise NotImplementedError
-
     def figures(self, measured: Measured, data: DataConfig) -> dict[str, float | None]:
-        """Figures beside accuracy and loss, of one partner or of all rows; None: not known."""
+        """Figures beside accuracy and loss, of one partner or of all; None: not measured."""
         return {}
 
     def round_figures(self, measured: Measured, data: DataConfig) -> dict[str, float | None]:
         """Those of them that are kept for every round: fields of `RoundRecord`."""
-        found = self.figures(measured, data)
-        return {} if self.headline is None else {self.headline[0]: found[self.headline[0]]}
+        if self.headline is None:
+            return {}
+        return {self.headline.name: self.figures(measured, data)[self.headline.name]}
 
     def details(
         self, measured: Measured, extra: Mapping[str, float], data: DataConfig
     ) -> dict[str, Any]:
-        """What the results hold of the delivered model besides."""
+        """Further entries of results.json about the delivered model.
+
+        Args:
+            measured: Counts and loss of the delivered model.
+            extra: What `MetricAccumulator.extra` returned; empty without a test set.
+            data: The data settings of the run.
+        """
         return {}
 
-    def deliver(self, last: nn.Linear, data: DataConfig) -> None:
-        """Change the last layer of a trained model, in place, into what is delivered."""
+    def delivered_scale(self, data: DataConfig) -> tuple[float, float] | None:
+        """(a, b) such that the delivered model answers a·logit + b; None leaves logits as is."""
+        return None
 
     def does(self, data: DataConfig) -> str:
         """What the model does, to follow "a model that"."""
@@ -127,40 +171,14 @@ class Task:
         raise NotImplementedError
 
     def names(self, data: DataConfig) -> tuple[str, Sequence[str]]:
-        """What the model can answer with: a heading and the answers."""
+        """A heading, and the names of the possible answers."""
         return "Labels", data.labels
 
     def use(self, remote: str) -> str:
-        """The line of Python that loads the model; `remote` is an argument that it may need."""
+        """The line of Python that loads the model; `remote` is a further argument, if any."""
         return f'classify = pipeline("{self.pipeline}", model="PATH"{remote})'
 
 
-class RowTally:
-    """Tables of two by two whose rows each hold a share of one, so that a row counts as one."""
-
-    def __init__(self, rows: int) -> None:
-        self.tables = np.zeros((rows, 2, 2))
-
-    def table(self, rows: npt.NDArray[np.bool_]) -> Counts:
-        """The sum over the chosen rows."""
-        found: Counts = self.tables[rows].sum(0)
-        return found
-
-    def sums(self) -> Counts | None:
-        """None of its own."""
-        return None
-
-    def extra(self) -> dict[str, float]:
-        """None of its own."""
-        return {}
-
-
-def confusion(truth: npt.NDArray[Any], predicted: npt.NDArray[Any], classes: int) -> Counts:
-    """Counts [true, predicted] of class numbers."""
-    flat = np.bincount(truth * classes + predicted, minlength=classes * classes)
-    return flat.reshape(classes, classes).astype(np.float64)
-
-
 def finite(value: float) -> float | None:
-    """None in the place of a number that there is not."""
+    """The number, or None where it is NaN or infinite."""
     return float(value) if math.isfinite(value) else None

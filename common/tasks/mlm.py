@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from common.data.schema import DataConfig
 from common.errors import UserError
-from common.losses import IGNORED, record_losses
-from common.tasks.base import Measured, RowTally, Tally, Task, finite
-
-if TYPE_CHECKING:
-    from common.config import Config
-    from common.features import Batch, Examples
+from common.figures import PERPLEXITY
+from common.tasks.base import Measured, Settings, Task, finite
 
 
 class MaskedLanguage(Task):
-    """Cross-entropy of hidden sub-tokens, mean over those of a text.
+    """Cross-entropy of hidden sub-tokens, averaged within each text.
 
-    A row's table holds the share of its hidden sub-tokens that were predicted right, so that a text
-    counts as one whatever its length.
+    The confusion matrix of an example has the share of its hidden sub-tokens that were predicted
+    wrongly and rightly in its second row, so every text counts as one, whatever its length.
     """
 
     name = "mlm"
@@ -34,8 +28,8 @@ class MaskedLanguage(Task):
     pipeline = "fill-mask"
     # A little over the loss of guessing among a vocabulary of 30,000 (10.3).
     loss_bound = 12.0
-    headline = ("perplexity", False)
-    figure_names = ("perplexity",)
+    headline = PERPLEXITY
+    own_figures = (PERPLEXITY,)
     accuracy_means = "the share of a text's hidden words that are predicted right, mean over texts"
     classes = False
     noun = "masked language model"
@@ -44,36 +38,27 @@ class MaskedLanguage(Task):
         """None of its own: the logits are of the tokenizer's vocabulary."""
         return ()
 
-    def table_size(self, outputs: int) -> int:
-        """The second row alone holds anything: wrong, right."""
+    def confusion_size(self, outputs: int) -> int:
+        """Wrong and right, in the second row."""
         return 2
 
-    def check(self, config: Config) -> None:
-        """Labels, frozen layers and clipping."""
+    def check(self, config: Settings) -> None:
+        """Labels, the cache of frozen layers, and clipping."""
         if config.data.labels:
-            raise UserError("data.labels: texts alone are read; leave it empty (task=mlm)")
+            raise UserError("data.labels: task=mlm reads texts alone; leave it empty")
         if config.model.prefix_cache:
             raise UserError(
-                "model.prefix_cache: other words are hidden in every message, so that nothing can "
-                "be computed once; set it to false (task=mlm)"
+                "model.prefix_cache: task=mlm masks other words in every round, so vectors of "
+                "frozen layers cannot be reused; set it to false"
             )
         if config.privacy.grad_sample_mode == "auto":
             raise UserError(
-                "privacy.grad_sample_mode: auto measures classifiers; use hooks (task=mlm)"
+                "privacy.grad_sample_mode: auto measures classifiers only; use hooks with task=mlm"
             )
 
-    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The mean over a text's hidden sub-tokens."""
-        owner = torch.arange(len(batch), device=logits.device)
-        return record_losses(logits, batch.labels, owner, len(batch))
-
     def made_up(self, rows: int, outputs: int) -> npt.NDArray[Any]:
-        """None: a text is its own target."""
+        """Placeholders: a text is its own target."""
         return np.zeros(rows, dtype=np.int64)
-
-    def tally(self, outputs: Sequence[str], rows: int) -> Tally:
-        """Shares predicted right."""
-        return _Tally(rows)
 
     def figures(self, measured: Measured, data: DataConfig) -> dict[str, float | None]:
         """Perplexity: e to the mean loss (each text's clipped to `loss_bound`)."""
@@ -94,12 +79,3 @@ class MaskedLanguage(Task):
     def use(self, remote: str) -> str:
         """As a line of Python."""
         return f'fill = pipeline("{self.pipeline}", model="PATH")'
-
-
-class _Tally(RowTally):
-    def add(self, examples: Examples, batch: Batch, logits: Tensor) -> None:
-        there = batch.labels != IGNORED
-        hits = ((logits.argmax(-1) == batch.labels) & there).sum(1).double()
-        # A text that has nothing to hide is right.
-        right = torch.where(there.any(1), hits / there.sum(1).clamp(min=1), 1.0).numpy()
-        self.tables[batch.indices, 1] = np.stack([1 - right, right], 1)

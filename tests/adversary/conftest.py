@@ -30,7 +30,8 @@ from common import messages
 from common.config import Config, from_json, to_json
 from common.data.schema import Block
 from common.messages import Refusal, Report, Request
-from common.model import Network, build
+from common.models.build import build
+from common.models.network import Network
 
 LABELS = ("bad", "good")
 BASE = "tiny"
@@ -74,7 +75,7 @@ class Coordinator:
             config = replace(self.config.model, base=str(self.model))
             seed, task = self.config.run.seed, self.config.task
             self._network = build(config, self.config.outputs, seed, task)
-            self._network.suffix.eval()
+            self._network.trained.eval()
         return self._network
 
     def start(self) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import pytest
 
 from common.config import ModelConfig
 from common.errors import UserError
-from common.model import build, load_tokenizer
+from common.models.build import build
+from common.models.loading import load_tokenizer
 
 CODE = """
 from pathlib import Path

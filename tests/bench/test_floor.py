@@ -10,7 +10,7 @@ import torch
 from bench.floor import flops_of_a_row, rate
 from common.config import LoraConfig, ModelConfig
 from common.device import Device
-from common.model import build
+from common.models.build import build
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 TOKENS, ROWS = 200, 3
@@ -22,7 +22,7 @@ def test_flops_are_those_of_the_layers_that_are_gone_through(
 ) -> None:
     lora = LoraConfig(r=1, alpha=1, targets=targets, factors="b")
     net = build(ModelConfig(base=str(tiny_bert), lora=lora), ("bad", "good"), 0)
-    width, wide = net.suffix.config.hidden_size, net.suffix.config.intermediate_size
+    width, wide = net.trained.config.hidden_size, net.trained.config.intermediate_size
     forward = 2 * 2 * width * wide
     # Back through the second of the two matrices, whose weights are frozen.
     backward = 2 * width * wide

@@ -13,8 +13,8 @@ from client import fastest
 from client.training import Privacy
 from common.config import ModelConfig, TrainConfig
 from common.device import Device
-from common.model import build
-from common.prefix import prepare
+from common.examples.prepare import prepare
+from common.models.build import build
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 

@@ -27,12 +27,13 @@ from common.config import Config, config_hash, validate
 from common.data.table import Table, Texts
 from common.device import Device
 from common.errors import UserError
-from common.evaluation import LOSS_BOUND, Evaluation
+from common.evaluation import Evaluation
+from common.examples.prepare import prepare
 from common.grid import ROUNDING
 from common.messages import Request
 from common.metrics import accuracy, accuracy_error, rates, rates_error
-from common.model import build
-from common.prefix import prepare
+from common.models.build import build
+from common.tasks import LOSS_BOUND
 from results.history import loss_error
 from simulation.seeded_streams import SeededStream
 
@@ -198,7 +199,7 @@ def session(
     config.train.batch_size, config.train.physical_batch = 60, 64
     config.privacy.metrics, config.privacy.delta, config.run.rounds = "private", 1e-4, 2
     network = build(config.model, ("bad", "good"), 0)
-    network.suffix.eval()
+    network.trained.eval()
 
     def table(start: int, stop: int) -> Table:
         wards = np.array(["a", "b", "rare-secret"], dtype=object)[np.arange(start, stop) % 3]

@@ -45,7 +45,7 @@ def test_proximal_steps_equal_their_definition(
         net, rows, start, steps, 1.0, None, stream(), stream(), FP32, anchor=start, pull=0.7
     )
     net.write(start)
-    net.suffix.eval()
+    net.trained.eval()
     batch = rows.__getitems__(list(range(40)))
     parameters = net.trainable()
     for _ in range(4):

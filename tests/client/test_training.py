@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from auditing.canaries import Chosen
 from client.training import PoissonBatches, Privacy, train
 from client.wiring import cut_off
+from common import scoring
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.features import Batch, Examples
-from common.model import Network, build
-from common.prefix import prepare
+from common.examples.batch import Batch, Examples
+from common.examples.prepare import prepare
+from common.models.build import build
+from common.models.network import Network
 from common.randomness import Stream
+from common.scoring import Scoring, scoring_of
 from simulation.seeded_streams import SeededStream
 
 FP32 = Device(torch.device("cpu"), torch.float32)
@@ -215,7 +218,7 @@ def test_from_the_cache_equals_without_it(
         net, config = network(tiny_bert)
         config = replace(config, prefix_cache=cached)
         examples = make_examples(net, config, reviews, tmp_path, 80)
-        assert type(examples).__name__ == ("PrefixExamples" if cached else "TokenExamples")
+        assert type(examples).__name__ == ("FrozenLayerExamples" if cached else "TokenExamples")
         done = train(
             net,
             examples,
@@ -243,7 +246,7 @@ def test_a_tensor_that_is_cut_off_is_found_on_made_up_tokens(tiny_bert: Path) ->
     assert cut_off(net) == ()
     cut_off.cache_clear()
     # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
-    net.suffix.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
+    net.trained.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
     assert "head.pooler.dense.weight" in cut_off(net)
 
 
@@ -312,7 +315,7 @@ def test_a_batch_that_fails_half_way_leaves_nothing_behind(
 
     start = net.read()
     wanted = update()
-    losses = type(net.task).losses
+    sound_scoring = scoring_of(net.task)
 
     def fail(size: int) -> None:
         sizes.append(size)
@@ -329,11 +332,11 @@ def test_a_batch_that_fails_half_way_leaves_nothing_behind(
             fail(len(gradient))
             return gradient
 
-    def failing(self: object, logits: Tensor, batch: Batch) -> Tensor:
+    def failing(logits: Tensor, batch: Batch) -> Tensor:
         if place == "in the backward pass":
-            return losses(self, Planted.apply(logits), batch)  # type: ignore[arg-type]
+            return sound_scoring.losses(Planted.apply(logits), batch)  # type: ignore[arg-type]
         fail(len(batch))
-        return losses(self, logits, batch)  # type: ignore[arg-type]
+        return sound_scoring.losses(logits, batch)
 
     if place == "clipping":
         drawn: list[Any] = [[]]
@@ -357,7 +360,9 @@ def test_a_batch_that_fails_half_way_leaves_nothing_behind(
         ):
             monkeypatch.setattr(owner, name, half_way(getattr(owner, name)))
     else:
-        monkeypatch.setattr(type(net.task), "losses", failing)
+        monkeypatch.setitem(
+            scoring._SCORING, net.task.name, Scoring(failing, sound_scoring.accumulator)
+        )
     net.write(start)
     torch.testing.assert_close(update(), wanted, atol=1e-7, rtol=1e-4)
     assert max(sizes) > 1

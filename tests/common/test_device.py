@@ -14,9 +14,10 @@ from common.config import ModelConfig, TrainConfig, validate
 from common.device import Device, gpu_share, pick_device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.features import Examples
-from common.model import Network, build
-from common.prefix import prepare
+from common.examples.batch import Examples
+from common.examples.prepare import prepare
+from common.models.build import build
+from common.models.network import Network
 from scripts.compose import compose_config
 from simulation.seeded_streams import SeededStream
 
@@ -69,7 +70,7 @@ def rows_on(
 ) -> tuple[Network, Examples]:
     config = ModelConfig(base=str(tiny_bert), max_length=24, layers=1)
     net = build(config, ("negative", "positive"), seed=3)
-    for part in (net.embeddings, net.lower, net.suffix):
+    for part in (net.embeddings, net.frozen, net.trained):
         part.to(device.device)
     texts, labels = reviews
     return net, prepare(texts[:60], np.array(labels[:60]), net, config, device, cache)

@@ -24,10 +24,11 @@ from common.data.sources import read
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.export import export
-from common.model import Network, build
+from common.examples.prepare import prepare_table
+from common.models.build import build
+from common.models.export import export
+from common.models.network import Network
 from common.tasks import TASKS
-from common.words import prepare_table
 from inspection.trained import load_trained
 from scripts.compose import compose_config
 from simulation.seeded_streams import SeededStream

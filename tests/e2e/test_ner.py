@@ -85,7 +85,7 @@ def test_a_private_tagger_from_files_to_pipeline(
             ["privacy.grad_sample_mode=ghost"],
             "privacy.grad_sample_mode: ghost clips windows, not sentences",
         ),
-        (["privacy.metrics=private"], "privacy.metrics: private is for classification"),
+        (["privacy.metrics=private"], "privacy.metrics: private does not support task=ner"),
         (["model.head=mean"], "model.head: token goes with task=ner"),
         (["attack=label_flip"], "attack: label_flip and backdoor poison classified texts"),
         (["data.scheme=bilou"], "data.scheme must be one of bio, iob1, io"),

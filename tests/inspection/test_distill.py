@@ -12,8 +12,8 @@ from transformers import AutoConfig
 
 from common.config import Config, ModelConfig
 from common.errors import UserError
-from common.export import export
-from common.model import build, encoder_of, layers_of
+from common.models.build import build, encoder_of, layers_of
+from common.models.export import export
 from inspection.distill import Teaching, distill, shorter, spread
 from inspection.trained import load_config, load_delivered, load_trained
 from scripts import cli

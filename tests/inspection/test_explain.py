@@ -17,7 +17,7 @@ from transformers import (
 
 from common.config import Config, ModelConfig
 from common.errors import UserError
-from common.export import export
+from common.models.export import export
 from inspection import explain as explaining
 from inspection.explain import Explanation, explain, global_words
 from inspection.explanation_page import explanation_page
@@ -44,7 +44,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Trained:
     """An exported model with a random head that answers differently for different texts."""
-    from common.model import build
+    from common.models.build import build
 
     directory = tmp_path_factory.mktemp("trained")
     base = tmp_path_factory.mktemp("base")
@@ -147,7 +147,7 @@ def test_loading_runs_no_code_of_the_folder(
     model = ModelConfig(base=str(tiny_bert), head="mean", max_length=24)
     config = Config(model=model)
     config.data.labels = ["bad", "good"]
-    from common.model import build
+    from common.models.build import build
 
     network = build(model, ("bad", "good"), 0)
     export({**network.read(), **network.constants()}, config, tmp_path / "model")

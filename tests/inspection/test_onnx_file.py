@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from common.config import Config, ModelConfig
 from common.errors import UserError
-from common.export import export
-from common.model import build
+from common.models.build import build
+from common.models.export import export
 from inspection import onnx_file
 from inspection.trained import load_delivered
 from scripts import cli

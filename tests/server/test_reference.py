@@ -11,8 +11,8 @@ import torch
 from client.training import train
 from common.config import ModelConfig, TrainConfig
 from common.device import Device
-from common.model import build
-from common.prefix import prepare
+from common.examples.prepare import prepare
+from common.models.build import build
 from server.reference import reference_update
 from server.testset import TestSet
 

@@ -20,9 +20,9 @@ from common.data.schema import Columns, DataConfig
 from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
-from common.export import export
-from common.model import build
-from common.words import prepare_table
+from common.examples.prepare import prepare_table
+from common.models.build import build
+from common.models.export import export
 from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 

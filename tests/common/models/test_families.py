@@ -39,12 +39,15 @@ from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.export import export
+from common.examples.frozen_layers import FrozenLayerExamples
+from common.examples.prepare import prepare, prepare_table
+from common.examples.token_classification import prepare_words
 from common.losses import IGNORED
-from common.model import PREDICTED, build, merge_adapters
-from common.prefix import PrefixExamples, prepare
+from common.models.adapters import merge_adapters
+from common.models.build import build
+from common.models.export import export
+from common.models.heads import PREDICTED
 from common.tags import tag_names
-from common.words import prepare_table, prepare_words
 from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
@@ -150,7 +153,7 @@ def rows_of(head: str, reviews: tuple[list[str], list[int]]) -> Table:
 @pytest.mark.parametrize("head", ["mean", "cls", "token"])
 @pytest.mark.parametrize("name", SUPPORTED)
 @pytest.mark.parametrize("trainable", ["lora", "attention_lora"])
-def test_the_cached_prefix_is_exact(
+def test_the_cache_of_frozen_layers_is_exact(
     family: dict[str, Path],
     reviews: tuple[list[str], list[int]],
     tmp_path: Path,
@@ -166,14 +169,14 @@ def test_the_cached_prefix_is_exact(
     table = rows_of(head, reviews)
     cached = prepare_table(table, net, config, FP32, tmp_path)
     computed = prepare_table(table, net, replace(config, prefix_cache=False), FP32, tmp_path)
-    assert isinstance(getattr(cached, "inner", cached), PrefixExamples)
+    assert isinstance(getattr(cached, "inner", cached), FrozenLayerExamples)
     ours, theirs = evaluate(net, cached, {}, FP32), evaluate(net, computed, {}, FP32)
     assert ours.loss == pytest.approx(theirs.loss, rel=1e-5)
     np.testing.assert_array_equal(ours.confusion, theirs.confusion)
 
 
 @pytest.mark.parametrize(
-    ("name", "changed", "attends"),
+    ("name", "changed", "frozen"),
     [
         *((name, {}, name != "distilbert") for name in SUPPORTED),
         ("bert", {"trainable": "ia3"}, False),
@@ -187,11 +190,11 @@ def test_the_cached_prefix_is_exact(
         ("bert", {"dropout": 0.1}, False),
     ],
 )
-def test_the_prefix_ends_behind_a_frozen_attention(
-    family: dict[str, Path], name: str, changed: dict[str, Any], attends: bool
+def test_the_cut_is_behind_a_frozen_attention(
+    family: dict[str, Path], name: str, changed: dict[str, Any], frozen: bool
 ) -> None:
     config = choices(family[name], **{"trainable": "lora", **changed})
-    assert build(config, LABELS, 0).attends == attends
+    assert build(config, LABELS, 0).freezes_attention == frozen
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "electra"])
@@ -206,7 +209,7 @@ def test_the_prefix_ends_behind_a_frozen_attention(
         ("token", "hooks", True),
     ],
 )
-def test_where_the_prefix_ends_changes_no_private_step(
+def test_the_position_of_the_cut_changes_no_private_step(
     family: dict[str, Path],
     reviews: tuple[list[str], list[int]],
     tmp_path: Path,
@@ -217,16 +220,16 @@ def test_where_the_prefix_ends_changes_no_private_step(
 ) -> None:
     config = choices(family[name], head=head, max_length=10, stride=3, prefix_cache=cached)
     deltas = []
-    for attends in (True, False):
+    for frozen in (True, False):
         net = build(config, tag_names(("X",)) if head == "token" else LABELS, 0)
-        assert net.attends
+        assert net.freezes_attention
         # A cached property: what is written first stays.
-        net.__dict__["attends"] = attends
+        net.__dict__["freezes_attention"] = frozen
         rows = prepare_table(rows_of(head, reviews), net, config, FP32, tmp_path)
         seeds = [SeededStream(n) for n in (1, 2)]
         privacy = Privacy(0.5, 1.0, clipping)
         how = TrainConfig(local_steps=2, lr=0.5)
-        assert isinstance(getattr(rows, "inner", rows), PrefixExamples) == cached
+        assert isinstance(getattr(rows, "inner", rows), FrozenLayerExamples) == cached
         deltas.append(train(net, rows, net.read(), how, 0.5, privacy, *seeds, FP32).delta)
     for parameter, delta in deltas[0].items():
         torch.testing.assert_close(delta, deltas[1][parameter], atol=1e-5, rtol=1e-4)

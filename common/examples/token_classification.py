@@ -1,10 +1,10 @@
-"""Tagged rows ready for the model: long ones in overlapping windows, a class for each word.
+"""Tagged records: long ones in overlapping windows, with a class for each word.
 
-A row (one sentence or document: the unit that privacy protects) is cut into sub-tokens; where these
-are more than the model takes, into windows that overlap by `model.stride`.  A word's class stands
-at its first sub-token, in the one window that shows most of what is around it; every other place is
-`IGNORED`.  All windows of a row go through the model together, so that its gradient can be clipped
-as one.
+A record (a sentence or document: the unit that privacy protects) is cut into sub-tokens.  One that
+is longer than the model's input becomes several windows, which overlap by `model.stride`.  A word's
+class is at its first sub-token, in the one window that shows most of its context; every other
+position is `IGNORED`.  All windows of a record pass the model together, so that its gradient can be
+clipped as one.
 """
 
 from __future__ import annotations
@@ -22,34 +22,31 @@ from transformers import PreTrainedTokenizerBase
 from common.config import ModelConfig
 from common.data.table import WORD_BREAK, Table, cuts
 from common.device import Device
-from common.features import (
-    Batch,
-    Examples,
-    Ints,
-    TokenExamples,
-    load_array,
-    tokenizer_identity,
-)
+from common.examples.batch import Batch, Ints
+from common.examples.frozen_layers import FrozenLayerExamples, with_frozen_layers
+from common.examples.tokens import TokenExamples, load_array, tokenizer_identity
 from common.files import built_once, private_directory, sha256_text
 from common.losses import IGNORED
-from common.masked import prepare_masked
-from common.model import Network
-from common.prefix import PrefixExamples, prepare, with_prefix
+from common.models.network import Network
 from common.randomness import Stream
 
-# Sub-tokens that a window holds beside the text: [CLS] and [SEP].
+# Special sub-tokens of a window: [CLS] and [SEP].
 SPECIAL = 2
 
 
 @dataclass(frozen=True)
 class WordExamples:
-    """n tagged rows over the windows of `inner`.
+    """n tagged records.
 
-    `windows` [n + 1] cuts the windows into rows; `words` says for every stored sub-token which word
-    of its row it stands for, -1 for none; `codes` are the rows' classes, cut by `offsets` [n + 1].
+    Attributes:
+        inner: The windows of all records.
+        windows: Bounds of the records in `inner`, [n + 1].
+        words: For every stored sub-token, the word of its record whose class it carries, or -1.
+        codes: The classes of all words.
+        offsets: Bounds of the records in `codes`, [n + 1].
     """
 
-    inner: TokenExamples | PrefixExamples
+    inner: TokenExamples | FrozenLayerExamples
     windows: Ints
     words: npt.NDArray[np.int32]
     codes: Ints
@@ -57,7 +54,7 @@ class WordExamples:
 
     @property
     def lengths(self) -> Ints:
-        """Sub-tokens per row."""
+        """Sub-tokens of each record, [n]."""
         return np.diff(self.inner.offsets[self.windows])
 
     def __len__(self) -> int:
@@ -81,13 +78,13 @@ class WordExamples:
         return replace(batch, labels=labels, indices=chosen, owner=owner_of)
 
     def words_of(self, window: int) -> npt.NDArray[np.int32]:
-        """Which word each sub-token of a window stands for."""
+        """The word whose class each sub-token of a window carries, or -1."""
         return self.words[self.inner.offsets[window] : self.inner.offsets[window + 1]]
 
     def predicted(self, batch: Batch, logits: Tensor) -> list[Ints]:
-        """The class of every word of a batch's rows from `logits` [windows, tokens, classes].
+        """The class of every word of a batch's records from `logits` [windows, tokens, classes].
 
-        A word of which the tokenizer leaves nothing (a control character) is outside.
+        A word that the tokenizer removes (a control character) gets class 0, outside.
         """
         best = logits.argmax(-1).numpy()
         found = [np.zeros(self.offsets[i + 1] - self.offsets[i], np.int64) for i in batch.indices]
@@ -105,7 +102,7 @@ class WordExamples:
         return self.inner.logits(network, batch)
 
     def ready(self, indices: Ints) -> None:
-        """As of the windows of these rows."""
+        """Make the windows of these records ready."""
         self.inner.ready(self._windows_of(indices))
 
     def _windows_of(self, rows: Ints) -> Ints:
@@ -113,16 +110,16 @@ class WordExamples:
         return np.concatenate([np.zeros(0, np.int64), *held])
 
     def drawn(self, stream: Stream) -> WordExamples:
-        """Nothing is drawn."""
+        """The same: nothing of them is random."""
         return self
 
     def release(self) -> None:
-        """Unload what `inner` has mapped."""
+        """Unload the pages of `inner`."""
         self.inner.release()
 
 
 def window_starts(tokens: int, size: int, stride: int) -> list[int]:
-    """Where windows of `size` that overlap by `stride` begin, so that they cover `tokens`."""
+    """Starts of windows of `size` that overlap by `stride` and cover `tokens` sub-tokens."""
     starts = [0]
     while starts[-1] + size < tokens:
         starts.append(starts[-1] + size - stride)
@@ -148,7 +145,7 @@ def _save(
         starts = window_starts(len(tokens), size, config.stride)
         for number, start in enumerate(starts):
             stop = min(start + size, len(tokens))
-            # Half of an overlap belongs to each side.
+            # Each window takes its half of an overlap.
             low = start if number == 0 else start + config.stride // 2
             high = stop if number == len(starts) - 1 else starts[number + 1] + config.stride // 2
             shown = np.full(stop - start, -1, dtype=np.int32)
@@ -167,7 +164,7 @@ def _save(
 def prepare_words(
     rows: Table, network: Network, config: ModelConfig, device: Device, cache: Path
 ) -> WordExamples:
-    """The windows of tagged rows, from the cache when these texts were seen before."""
+    """Tagged records as windows, read from `cache` where it has them."""
     assert rows.tags is not None
     private_directory(cache)
     key = sha256_text("words", tokenizer_identity(config), str(config.stride), *rows.texts)
@@ -177,7 +174,7 @@ def prepare_words(
     )
     offsets = np.load(folder / "offsets.npy")
     pad = network.tokenizer.pad_token_id
-    inner: TokenExamples | PrefixExamples = TokenExamples(
+    inner: TokenExamples | FrozenLayerExamples = TokenExamples(
         load_array(folder / "ids.npy"),
         offsets,
         np.zeros(len(offsets) - 1, dtype=np.int64),
@@ -185,7 +182,7 @@ def prepare_words(
     )
     if config.prefix_cache and network.frozen_layers > 0:
         assert isinstance(inner, TokenExamples)
-        inner = with_prefix(inner, key, network, device, cache)
+        inner = with_frozen_layers(inner, key, network, device, cache)
     return WordExamples(
         inner,
         np.load(folder / "windows.npy"),
@@ -193,15 +190,3 @@ def prepare_words(
         rows.tags.codes,
         rows.tags.offsets,
     )
-
-
-def prepare_table(
-    rows: Table, network: Network, config: ModelConfig, device: Device, cache: Path
-) -> Examples:
-    """The rows of a table for training or evaluation, whatever their targets are."""
-    if rows.tags is not None:
-        return prepare_words(rows, network, config, device, cache)
-    if config.head == "lm":
-        return prepare_masked(rows, network, config, cache)
-    targets = rows.labels if rows.targets is None else rows.targets
-    return prepare(rows.texts, targets, network, config, device, cache)

@@ -19,13 +19,15 @@ from common.data.records import Batch, build_table
 from common.data.schema import Columns
 from common.data.table import Table
 from common.device import Device
-from common.entities import f1, report_text, scores
-from common.evaluation import entity_counts, evaluate
-from common.export import export
+from common.entities import entity_counts, f1, report_text, scores
+from common.evaluation import evaluate
+from common.examples.token_classification import WordExamples, prepare_words, window_starts
 from common.losses import IGNORED
-from common.model import Network, build, merge_adapters
+from common.models.adapters import merge_adapters
+from common.models.build import build
+from common.models.export import export
+from common.models.network import Network
 from common.tags import tag_names
-from common.words import WordExamples, prepare_words, window_starts
 from simulation.seeded_streams import SeededStream
 from tests.conftest import BAD, FILLER, GOOD
 
@@ -185,7 +187,7 @@ def test_the_exported_model_is_a_stock_token_classifier(tiny_bert: Path, tmp_pat
     config = Config(model=ModelConfig(base=str(tiny_bert), head="token"), task="ner")
     config.data.labels = list(TYPES)
     net, _, rows = prepared(tiny_bert, tmp_path, table, max_length=64)
-    conditioning = net.suffix.head.conditioning
+    conditioning = net.trained.head.conditioning
     assert conditioning is not None
     conditioning.fit(torch.randn((50, 32), generator=torch.Generator().manual_seed(1)))  # type: ignore[operator]
     config.model.head_scale, config.model.layers = 5.0, 1

@@ -11,21 +11,23 @@ import torch
 from client.training import train
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.model import Network, build
-from common.prefix import PrefixExamples, Store, prepare
+from common.examples.frozen_layers import FrozenLayerExamples, Store
+from common.examples.prepare import prepare
+from common.models.build import build
+from common.models.network import Network
 from simulation.seeded_streams import SeededStream
 
 Reviews = tuple[list[str], list[int]]
 FP32 = Device(torch.device("cpu"), torch.float32)
 
 
-def opened(base: Path, reviews: Reviews, cache: Path) -> tuple[Network, PrefixExamples, Store]:
+def opened(base: Path, reviews: Reviews, cache: Path) -> tuple[Network, FrozenLayerExamples, Store]:
     lora = LoraConfig(targets=["intermediate.dense"])
     config = ModelConfig(base=str(base), drop_layers=0, layers=1, max_length=24, lora=lora)
     net = build(config, ("no", "yes"), seed=3)
     texts, labels = reviews[0][:40], np.array(reviews[1][:40])
     rows = prepare(texts, labels, net, config, FP32, cache)
-    assert isinstance(rows, PrefixExamples)
+    assert isinstance(rows, FrozenLayerExamples)
     assert rows.store is not None
     return net, rows, rows.store
 
@@ -63,7 +65,7 @@ def test_rows_that_are_not_drawn_are_not_computed(
         )
     assert 0 < len(computed) < len(rows)
     assert len(set(computed)) == len(computed), "a row was computed twice"
-    assert sorted(computed) == np.flatnonzero(store.sums).tolist()
+    assert sorted(computed) == np.flatnonzero(store.checksums).tolist()
     # Another process finds them, and computes the others alone.
     _, again, _ = opened(tiny_bert, reviews, tmp_path)
     again.ready(np.arange(len(again)))
@@ -88,7 +90,7 @@ def test_a_row_is_the_same_whenever_it_is_computed(
     torch.testing.assert_close(a.entered, b.entered, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("lost", ["vectors", "entered", "sums"])
+@pytest.mark.parametrize("lost", ["vectors", "entered", "checksums"])
 def test_what_did_not_reach_the_disk_is_computed_again(
     tiny_bert: Path,
     reviews: Reviews,

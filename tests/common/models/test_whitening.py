@@ -1,4 +1,4 @@
-"""Conditioning makes public vectors round, and folding it away changes no logit."""
+"""FeatureWhitening makes public vectors round, and folding it away changes no logit."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.conditioning import DIRECTIONS, Conditioning
 from common.config import Config, ModelConfig
 from common.errors import UserError
-from common.export import export
-from common.model import build
+from common.models.build import build
+from common.models.export import export
+from common.models.whitening import DIRECTIONS, FeatureWhitening
 
 
 def cone(rows: int, features: int) -> Tensor:
@@ -26,7 +26,7 @@ def cone(rows: int, features: int) -> Tensor:
 @pytest.mark.parametrize("rows", [400, 20, 2])
 def test_fitted_vectors_are_centred_and_of_unit_norm(rows: int) -> None:
     vectors = cone(rows, 64)
-    conditioning = Conditioning(64, scale=7.0)
+    conditioning = FeatureWhitening(64, scale=7.0)
     conditioning.fit(vectors)
     out = conditioning(vectors) / 7.0
     assert float(out.mean(0).abs().max()) < 1e-4
@@ -35,7 +35,7 @@ def test_fitted_vectors_are_centred_and_of_unit_norm(rows: int) -> None:
 
 def test_leading_directions_come_down_to_the_average_and_others_stay() -> None:
     vectors = cone(4000, 64)
-    conditioning = Conditioning(64, scale=1.0)
+    conditioning = FeatureWhitening(64, scale=1.0)
     conditioning.fit(vectors)
     standard = (vectors - vectors.mean(0)) / vectors.std(0)
     before = torch.linalg.eigvalsh(torch.cov(standard.T)).flip(0)
@@ -48,7 +48,7 @@ def test_leading_directions_come_down_to_the_average_and_others_stay() -> None:
 
 def test_folding_changes_no_logit() -> None:
     vectors = cone(300, 64)
-    conditioning, classifier = Conditioning(64, scale=28.0), nn.Linear(64, 3)
+    conditioning, classifier = FeatureWhitening(64, scale=28.0), nn.Linear(64, 3)
     conditioning.fit(vectors)
     with torch.no_grad():
         wanted = classifier(conditioning(vectors))
@@ -65,11 +65,11 @@ def test_an_exported_model_leaves_layers_out_and_carries_no_conditioning(
     config = Config(model=ModelConfig(base=str(tiny_bert), drop_layers=1, max_length=24))
     config.data.labels = ["negative", "positive"]
     net = build(config.model, ("negative", "positive"), config.run.seed)
-    assert isinstance(net.suffix.head.conditioning, Conditioning)
-    features = net.suffix.head.classifier.in_features
-    net.suffix.head.conditioning.fit(cone(50, features) / 10)
+    assert isinstance(net.trained.head.conditioning, FeatureWhitening)
+    features = net.trained.head.classifier.in_features
+    net.trained.head.conditioning.fit(cone(50, features) / 10)
     with torch.no_grad():
-        net.suffix.head.classifier.weight.normal_()
+        net.trained.head.classifier.weight.normal_()
     export({**net.read(), **net.constants()}, config, tmp_path / "model")
     loaded = AutoModelForSequenceClassification.from_pretrained(
         tmp_path / "model", trust_remote_code=True

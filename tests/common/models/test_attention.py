@@ -10,10 +10,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from common import attention
 from common.config import Config, ModelConfig
-from common.export import export
-from common.model import build
+from common.models import attention
+from common.models.build import build
+from common.models.export import export
 
 SHAPE = (4, 2, 9, 16)
 

@@ -1,10 +1,10 @@
-"""A fixed linear map before the head that makes its problem round.
+"""Feature whitening: a fixed linear map before the head that makes its problem well-conditioned.
 
-Sentence vectors of BERT models lie in a narrow cone and vary along a few directions that say little
-of the label (Mu and Viswanath 2018).  A gradient points along those: clipping then leaves little of
-what tells the labels apart, and only a small learning rate is stable, so that many noisy rounds
-are needed.  Standardising the coordinates and bringing the leading principal directions down to the
-average variance makes every direction cost alike, and a few rounds are enough.
+Sentence vectors of BERT models occupy a narrow cone and vary most along a few directions that say
+little about the label (Mu and Viswanath 2018).  Gradients point along those directions.  Clipping
+then removes most of the signal, and only a small learning rate is stable, so that many noisy rounds
+are needed.  Standardising the coordinates and reducing the leading principal directions to the
+average variance puts all directions on one scale, and a few rounds are enough.
 
 The constants are measured once on public text (`server.calibration`), travel with the parameters,
 and are folded into the classifier when the model is exported.
@@ -15,16 +15,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Directions beyond these hold about the average variance already; each costs 4 bytes a feature in
+# Further directions have about the average variance already; each one costs 4 bytes per feature in
 # every message.
 DIRECTIONS = 32
 
 
-class Conditioning(nn.Module):
+class FeatureWhitening(nn.Module):
     """x -> scale * (I - D D^T) ((x - center) / spread) for x [batch, features].
 
-    `center`, `spread` are [features] and `damping` is D [features, DIRECTIONS].  Starts as a plain
-    multiplication by `scale`.
+    `center` and `spread` are [features]; `damping` is D [features, DIRECTIONS].  Before `fit` it is
+    a plain multiplication by `scale`.
     """
 
     center: Tensor
@@ -39,7 +39,7 @@ class Conditioning(nn.Module):
         self.register_buffer("damping", torch.zeros(features, DIRECTIONS))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Conditioned features [batch, features]."""
+        """Whitened features [batch, features]."""
         with torch.autocast(features.device.type, enabled=False):
             standard = (features.float() - self.center) / self.spread
             damped = standard - (standard @ self.damping) @ self.damping.T
@@ -47,7 +47,7 @@ class Conditioning(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: Tensor) -> None:
-        """Measure the constants on public vectors [rows, features], rows at least 2, in place.
+        """Measure the constants on public vectors [rows, features] with at least two rows.
 
         Afterwards those vectors have mean 0, a root mean square norm of 1 before `scale`, and no
         leading direction with more than about the average variance.
@@ -65,7 +65,7 @@ class Conditioning(nn.Module):
 
     @torch.no_grad()
     def fold(self, classifier: nn.Linear) -> nn.Linear:
-        """The linear layer that on raw features does what `classifier` does behind this map."""
+        """The linear layer on raw features that equals this map followed by `classifier`."""
         weight = classifier.weight.double()
         damping = self.damping.double()
         weight = self.scale * (weight - (weight @ damping) @ damping.T) / self.spread.double()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.encoding import BLOCK, LEVELS, SCALE, EncodingError, decode, encode
+from common.compression import BLOCK, LEVELS, SCALE, EncodingError, decode, encode
 
 
 def tensors(seed: int = 0) -> dict[str, Tensor]:

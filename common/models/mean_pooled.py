@@ -1,8 +1,8 @@
-"""A BERT-family classifier whose head reads mean token vectors of several layers.
+"""A BERT-family classifier whose head reads the mean token vectors of several layers.
 
-This file is copied beside an exported model, so that
-``pipeline("text-classification", model=..., trust_remote_code=True)`` loads it with nothing but
-transformers installed.
+This file is copied into the folder of an exported model, so that
+``pipeline("text-classification", model=..., trust_remote_code=True)`` loads that model with nothing
+but transformers installed.  It must therefore import nothing of this project.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 
 class MeanPooledConfig(PretrainedConfig):
-    """`encoder` is the wrapped encoder's own config as a dict.
+    """Configuration of `MeanPooledForSequenceClassification`.
 
-    `pooled_layers` counts the layers, from the last one down, whose mean vectors the head reads.
+    Args:
+        encoder: The configuration of the wrapped encoder, as a dictionary.
+        pooled_layers: The number of layers, from the last one down, whose mean vectors the head
+            reads.
+        **kwargs: Passed on to transformers.
     """
 
     model_type = "mean_pooled"
@@ -45,11 +49,11 @@ def mean_vectors(state: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 class MeanHead(nn.Module):
     """Linear classifier on the mean token vectors of `layers` layers.
 
-    The last layer of a sentence encoder has forgotten part of what its lower layers know, so the
-    head reads the layers that are trained and the one below them, side by side.
+    The last layer of a sentence encoder has lost part of the information in its lower layers, so
+    the head reads the trained layers and the one below them, concatenated.
 
-    `conditioning` maps the vectors [batch, layers * hidden] to others of the same shape while the
-    model is trained; an exported model has none, for it is folded into the classifier.
+    While the model is trained, `conditioning` maps the vectors [batch, layers * hidden] to others
+    of the same shape.  An exported model has none: it is merged into the classifier.
     """
 
     def __init__(self, hidden_size: int, layers: int, num_labels: int) -> None:
@@ -58,11 +62,16 @@ class MeanHead(nn.Module):
         self.conditioning: nn.Module | None = None
         self.classifier = nn.Linear(layers * hidden_size, num_labels)
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that the logits come from."""
+        return self.classifier
+
     def pool(self, states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
         """Mean vectors [batch, layers * hidden] of the last `layers` of `states`.
 
-        Each state is [batch, tokens, hidden], or [batch, hidden] where it is its mean already;
-        `mask` [batch, tokens] leaves padding out.
+        Each state is [batch, tokens, hidden], or [batch, hidden] if it is a mean already.  `mask`
+        [batch, tokens] excludes padding.
         """
         means = [
             state.float() if state.dim() == 2 else mean_vectors(state, mask)
@@ -80,7 +89,7 @@ class MeanHead(nn.Module):
 
 
 class MeanPooledForSequenceClassification(PreTrainedModel):
-    """Encoder of any BERT family with a `MeanHead`."""
+    """An encoder of any BERT family under a `MeanHead`."""
 
     config_class = MeanPooledConfig
 
@@ -103,7 +112,7 @@ class MeanPooledForSequenceClassification(PreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits, and the loss of `config.problem_type` when labels are given."""
+        """Logits, and, given labels, the loss that `config.problem_type` names."""
         kwargs.pop("token_type_ids", None)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         encoded = self.encoder(input_ids=input_ids, attention_mask=mask, output_hidden_states=True)

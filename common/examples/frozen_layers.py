@@ -1,7 +1,7 @@
-"""What the trained layers read of a row: the vectors that its frozen prefix makes of its tokens.
+"""Examples as the vectors that the frozen layers compute from their tokens, cached on disk.
 
-They are computed once, when a row is first read, and kept on disk: a run trains on the rows that
-its batches draw, which may be far from all.
+The vectors of an example are computed once, when a batch first draws it: a run may draw far fewer
+examples than there are.
 """
 
 from __future__ import annotations
@@ -21,38 +21,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from common.config import ModelConfig
 from common.device import Device, keep_memory
-from common.features import (
-    PAD_TO,
-    Batch,
-    Examples,
-    Ints,
-    TokenExamples,
-    by_length,
-    pad,
-    tokenize,
-)
+from common.examples.batch import PAD_TO, Batch, Ints, by_length, pad
+from common.examples.tokens import TokenExamples
 from common.files import built_once, private_directory, sha256_text
-from common.model import Network
+from common.models.network import Network
 from common.randomness import Stream
 
-# Rows whose prefix is computed at a time are chosen by tokens, not rows: bounded memory.
-PREFIX_TOKENS = 2048
+# Tokens that pass the frozen layers together: a bound on memory, whatever the examples' lengths.
+BATCH_TOKENS = 2048
 FILE = "vectors.bin"
-# Of what lies in a store's file: raised where that changes.
+# Of the file's layout; raise it when that changes.
 VERSION = 2
 
 
 class Store:
-    """A file with room for the vectors of every row, [tokens, hidden], of which some are there.
+    """A file with room for the vectors [tokens, hidden] of every example, filled as they are drawn.
 
-    A row's vectors are there when its checksum, written after them, agrees: a process that dies in
-    between, and a machine that loses power before its disk has all, cost no more than computing
-    them again.  So do two processes that fill one file at once, since both write the same but for
-    rounding, which can depend on the other rows that are computed with a row.
-    Checksums tell which rows were drawn; they are as secret as the rows, in whose owner's folder
-    they lie.
+    An example's vectors count as computed when they agree with its checksum, which is written after
+    them.  So a process that dies in between, or a loss of power before the disk has all pages,
+    costs no more than computing them again.  The same holds for two processes that fill one file at
+    once: both write the same values up to rounding, which can depend on the other examples of a
+    batch.  Checksums show which examples were drawn.  They are as secret as the examples, and are
+    kept in the same private folder.
     """
 
     def __init__(self, path: Path, rows: TokenExamples, network: Network, device: Device) -> None:
@@ -60,60 +51,69 @@ class Store:
         mapped = np.memmap(path, np.uint8, "r+")
         self.file: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
         arrays = _cut(np.asarray(mapped), _layout(rows, network, device))
-        self.sums, self.vectors = arrays["sums"], arrays["vectors"]
+        self.checksums, self.vectors = arrays["checksums"], arrays["vectors"]
         self.entered = arrays.get("entered")
         self.whole = np.zeros(len(rows), dtype=np.bool_)
 
     def ready(self, indices: Ints) -> None:
-        """Compute the vectors that are missing of these rows."""
+        """Compute those vectors of these examples that are not in the file."""
         unread = np.unique(indices[~self.whole[indices]])
         if len(unread) == 0:
             return
-        agrees = [self.sums[row] != 0 and self.sums[row] == self._sum(row) for row in unread]
+        agrees = [
+            self.checksums[row] != 0 and self.checksums[row] == self._checksum(row)
+            for row in unread
+        ]
         missing = unread[~np.array(agrees)]
         if len(missing) > 0:
             keep_memory()
-            prefix = self.device.prefix_of(self.network.prefix)
-            for places in by_length(self.rows.lengths[missing], PREFIX_TOKENS):
-                self._compute(missing[places], prefix)
+            run = self.device.compile_if_asked(self.network.run_frozen)
+            for places in by_length(self.rows.lengths[missing], BATCH_TOKENS):
+                self._compute(missing[places], run)
         self.whole[unread] = True
 
     def _compute(
-        self, chosen: Ints, prefix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+        self, chosen: Ints, run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
     ) -> None:
         batch = self.rows.__getitems__(chosen.tolist()).to(self.device)
         with torch.inference_mode(), self.device.autocast(), self.device.products():
-            hidden, entered = prefix(batch.inputs, batch.mask)
+            hidden, entered = run(batch.inputs, batch.mask)
         if self.entered is not None:
             assert entered is not None
             self.entered[chosen] = entered.cpu().numpy()
         hidden = hidden.to(self.device.dtype).cpu()
         flat = hidden.view(torch.int16) if hidden.dtype == torch.bfloat16 else hidden
         for row, vectors in zip(chosen, flat, strict=True):
-            place = self._place(row)
-            self.vectors[place] = vectors[: place.stop - place.start].numpy()
-            self.sums[row] = self._sum(row)
+            tokens = self._tokens_of(row)
+            self.vectors[tokens] = vectors[: tokens.stop - tokens.start].numpy()
+            self.checksums[row] = self._checksum(row)
 
-    def _place(self, row: int) -> slice:
+    def _tokens_of(self, row: int) -> slice:
         return slice(int(self.rows.offsets[row]), int(self.rows.offsets[row + 1]))
 
-    def _sum(self, row: int) -> int:
-        """CRC-32 of a row's vectors; never 0, which is what a new file has."""
-        found = zlib.crc32(self.vectors[self._place(row)].data)
-        return (found if self.entered is None else zlib.crc32(self.entered[row].data, found)) or 1
+    def _checksum(self, row: int) -> int:
+        """CRC-32 of an example's vectors; never 0, which is what a new file has."""
+        checksum = zlib.crc32(self.vectors[self._tokens_of(row)].data)
+        if self.entered is not None:
+            checksum = zlib.crc32(self.entered[row].data, checksum)
+        return checksum or 1
 
     def release(self) -> None:
-        """Unload the pages: a worker that serves many partners would hold all of their vectors."""
+        """Unload the pages; otherwise a worker would hold the vectors of all of its partners."""
         if hasattr(mmap, "MADV_DONTNEED"):
             self.file.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
-class PrefixExamples:
-    """Rows as prefix vectors, [total tokens, hidden], cut by `offsets` [n + 1].
+class FrozenLayerExamples:
+    """Examples as the vectors that enter the trained layers.
 
-    `entered` [n, hidden] as in `Batch`.  `store` holds both where they are kept on disk, and
-    computes what is missing.
+    Attributes:
+        vectors: All vectors, [tokens, hidden].
+        offsets: Bounds of the examples in `vectors`, [n + 1].
+        labels: As in `Batch`, of all examples.
+        entered: As in `Batch`, [n, hidden].
+        store: The file that holds `vectors` and `entered`, if any; it computes missing ones.
     """
 
     vectors: Tensor
@@ -124,7 +124,7 @@ class PrefixExamples:
 
     @property
     def lengths(self) -> Ints:
-        """Tokens per row."""
+        """Tokens of each example, [n]."""
         return np.diff(self.offsets)
 
     def __len__(self) -> int:
@@ -147,21 +147,21 @@ class PrefixExamples:
         return Batch(inputs, mask, labels, chosen, entered=entered)
 
     def logits(self, network: Network, batch: Batch) -> Tensor:
-        """Suffix only."""
-        logits: Tensor = network.suffix(batch.inputs, batch.mask, batch.entered)
+        """The trained layers alone."""
+        logits: Tensor = network.trained(batch.inputs, batch.mask, batch.entered)
         return logits
 
     def ready(self, indices: Ints) -> None:
-        """Compute the vectors that are missing of these rows."""
+        """Compute missing vectors of these examples."""
         if self.store is not None:
             self.store.ready(indices)
 
-    def drawn(self, stream: Stream) -> PrefixExamples:
-        """Nothing is drawn."""
+    def drawn(self, stream: Stream) -> FrozenLayerExamples:
+        """The same: nothing of them is random."""
         return self
 
     def release(self) -> None:
-        """Unload what the store has mapped."""
+        """Unload the pages of the store."""
         if self.store is not None:
             self.store.release()
 
@@ -170,23 +170,25 @@ Layout = dict[str, tuple[type[np.generic], tuple[int, ...]]]
 
 
 def _layout(rows: TokenExamples, network: Network, device: Device) -> Layout:
-    """Type and shape of what a store's file holds, one after the other."""
-    hidden = network.suffix.config.hidden_size
+    """Type and shape of the arrays in a store's file, in order."""
+    hidden = network.trained.config.hidden_size
     bits = np.int16 if device.dtype == torch.bfloat16 else np.float32
-    entered: Layout = {"entered": (np.float32, (len(rows), hidden))} if network.attends else {}
+    entered: Layout = (
+        {"entered": (np.float32, (len(rows), hidden))} if network.freezes_attention else {}
+    )
     vectors = (bits, (int(rows.offsets[-1]), hidden))
-    return {"sums": (np.uint32, (len(rows),)), **entered, "vectors": vectors}
+    return {"checksums": (np.uint32, (len(rows),)), **entered, "vectors": vectors}
 
 
 def _cut(content: npt.NDArray[np.uint8], layout: Layout) -> dict[str, npt.NDArray[Any]]:
-    """The arrays in a file's content."""
-    found: dict[str, npt.NDArray[Any]] = {}
+    """Views of the arrays in a file's content."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
     start = 0
     for name, (dtype, shape) in layout.items():
         end = start + _size(dtype, shape)
-        found[name] = content[start:end].view(dtype).reshape(shape)
+        arrays[name] = content[start:end].view(dtype).reshape(shape)
         start = end
-    return found
+    return arrays
 
 
 def _size(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
@@ -194,37 +196,46 @@ def _size(dtype: type[np.generic], shape: tuple[int, ...]) -> int:
 
 
 def _reserve(path: Path, size: int) -> None:
-    """A file of `size` bytes, all 0.
+    """Make a file of `size` zero bytes.
 
-    Raises OSError when the disk has no room: a mapped page that cannot be written ends a process.
+    Raises:
+        OSError: The disk has no room.  Found out later, a page that cannot be written would kill
+            the process.
     """
     with path.open("wb") as file:
         file.truncate(size)
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except (AttributeError, OSError) as error:
-            # Some file systems reserve nothing, nor does macOS.
+            # Some file systems cannot reserve space, and macOS has no such call.
             if getattr(error, "errno", errno.EINVAL) not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
 
 
-def with_prefix(
+def with_frozen_layers(
     rows: TokenExamples, rows_key: str, network: Network, device: Device, cache: Path
-) -> PrefixExamples:
-    """`rows` with their frozen prefix, computed when first read and memory-mapped from `cache`.
+) -> FrozenLayerExamples:
+    """`rows` as the output of the frozen layers, computed when first read and cached in `cache`.
 
     Exact: the frozen layers have no dropout, and the vectors are stored in the dtype in which the
-    suffix would have received them (bf16 under autocast, else float32).
+    trained layers would have received them (bf16 under autocast, else float32).
+
+    Args:
+        rows: The examples as token ids.
+        rows_key: A hash of their token ids.
+        network: The network with the frozen layers.
+        device: Where they are computed, and in which precision.
+        cache: A folder of the user's own.
     """
     key = sha256_text(
         "prefix",
         str(VERSION),
         rows_key,
-        network.prefix_fingerprint,
-        str(network.prefix_depth),
+        network.frozen_fingerprint,
+        str(network.frozen_depth),
         str(device.dtype),
         device.device.type,
-        # Kernels that round otherwise make other vectors.
+        # Other kernels round differently.
         *(["tf32"] if device.tf32 else []),
         *(["compiled"] if device.compiled else []),
     )
@@ -238,19 +249,4 @@ def with_prefix(
     stored = torch.from_numpy(store.vectors)
     vectors = stored.view(torch.bfloat16) if device.dtype == torch.bfloat16 else stored
     entered = None if store.entered is None else torch.from_numpy(store.entered)
-    return PrefixExamples(vectors, rows.offsets, rows.labels, entered, store)
-
-
-def prepare(
-    texts: Sequence[str],
-    labels: npt.NDArray[Any],
-    network: Network,
-    config: ModelConfig,
-    device: Device,
-    cache: Path,
-) -> Examples:
-    """Rows for training or evaluation: prefix vectors where a prefix is frozen, else token ids."""
-    rows, key = tokenize(texts, labels, network, config, cache)
-    if config.prefix_cache and network.frozen_layers > 0:
-        return with_prefix(rows, key, network, device, cache)
-    return rows
+    return FrozenLayerExamples(vectors, rows.offsets, rows.labels, entered, store)

@@ -1,8 +1,8 @@
-"""IA³: a learnt scale on attention keys, attention values and what the feed-forward part computes.
+"""IA³: learnt scales on attention keys, attention values and feed-forward activations.
 
 Liu et al. 2022, "Few-shot parameter-efficient fine-tuning is better and cheaper than in-context
-learning".  The method is peft's; the layer is our own, because peft keeps its scales in a
-ParameterDict, on which no hook of Opacus can see a record's gradient.
+learning".  peft implements the same method, but keeps its scales in a ParameterDict, for which
+Opacus cannot compute per-example gradients; hence this layer.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# The linear layers of the supported families whose output (attention) or input (feed-forward) is
-# scaled, by the end of their name.
-OUTPUTS = ("key", "value", "k_lin", "v_lin")
-INPUTS = ("output.dense", "lin2")
+from common.models.families import Family
 
 
 class Scale(nn.Module):
@@ -24,7 +21,7 @@ class Scale(nn.Module):
         self.weight = nn.Parameter(torch.ones(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+        """x, scaled: the same shape."""
         return x * self.weight
 
 
@@ -39,12 +36,12 @@ class ScaledLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., out features] from [..., in features]."""
-        found: Tensor = self.base(self.scale(x)) if self.on_input else self.scale(self.base(x))
-        return found
+        scaled: Tensor = self.base(self.scale(x)) if self.on_input else self.scale(self.base(x))
+        return scaled
 
     @torch.no_grad()
     def folded(self) -> nn.Linear:
-        """The plain linear layer that does the same; `base` is changed."""
+        """The equivalent plain linear layer, which is `base`, changed in place."""
         if self.on_input:
             self.base.weight.mul_(self.scale.weight)
         else:
@@ -54,12 +51,12 @@ class ScaledLinear(nn.Module):
         return self.base
 
 
-def scale_layers(layers: nn.Module) -> None:
-    """Put scales into encoder layers, in place."""
+def scale_layers(layers: nn.Module, family: Family) -> None:
+    """Put scales into encoder layers of a family, in place."""
     for parent_name, parent in list(layers.named_modules()):
         for name, child in list(parent.named_children()):
             path = f"{parent_name}.{name}"
-            # The feed-forward part alone: attention.output.dense ends in the same two words.
-            on_input = path.endswith(INPUTS) and "attention" not in path
-            if isinstance(child, nn.Linear) and (on_input or name in OUTPUTS):
+            # In the feed-forward part alone: attention.output.dense has the same end.
+            on_input = path.endswith(family.scaled_inputs) and "attention" not in path
+            if isinstance(child, nn.Linear) and (on_input or name in family.scaled_outputs):
                 setattr(parent, name, ScaledLinear(child, on_input))

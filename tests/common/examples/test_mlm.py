@@ -18,11 +18,14 @@ from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate
-from common.export import export
+from common.examples.mlm import MaskedExamples, prepare_masked
+from common.examples.prepare import prepare_table
 from common.losses import IGNORED
-from common.masked import MaskedExamples, prepare_masked
-from common.model import PREDICTED, Network, build
-from common.words import prepare_table
+from common.models.build import build
+from common.models.export import export
+from common.models.heads import PREDICTED
+from common.models.network import Network
+from common.scoring import scoring_of
 from inspection.trained import load_trained
 from scripts.compose import compose_config
 from simulation.seeded_streams import SeededStream
@@ -111,7 +114,7 @@ def test_logits_are_those_of_the_stock_model_at_the_places(
             for i, row in enumerate(batch.labels)
         ]
     )
-    torch.testing.assert_close(net.task.losses(ours, batch), wanted)
+    torch.testing.assert_close(scoring_of(net.task).losses(ours, batch), wanted)
     assert not any("decode" in name for name in net.trainable())
 
 
@@ -144,7 +147,7 @@ def test_each_text_is_clipped_as_one(masked: tuple[Network, MaskedExamples], cli
     total = {k: torch.zeros_like(p) for k, p in net.trainable().items()}
     for index in range(len(rows)):
         batch = seen[index]
-        loss = net.task.losses(seen.logits(net, batch), batch).sum()
+        loss = scoring_of(net.task).losses(seen.logits(net, batch), batch).sum()
         found = torch.autograd.grad(loss, list(net.trainable().values()))
         norm = float(torch.sqrt(sum((g**2).sum() for g in found)))
         for sum_, g in zip(total.values(), found, strict=True):
@@ -199,12 +202,12 @@ def test_training_lowers_the_perplexity_and_the_model_is_a_start(
 def test_the_command_composes_and_refuses_what_does_not_fit() -> None:
     found = compose_config(["task=mlm"])
     assert found.outputs == ()
-    assert found.about.table_size(0) == 2
+    assert found.about.confusion_size(0) == 2
     for override, problem in (
         ("model.head=cls", "model.head: token goes with task=ner, lm with task=mlm"),
-        ("model.prefix_cache=true", "model.prefix_cache: other words are hidden"),
+        ("model.prefix_cache=true", "model.prefix_cache: task=mlm masks other words"),
         ("privacy.grad_sample_mode=auto", "privacy.grad_sample_mode: auto measures classifiers"),
-        ("data.labels=[a,b]", "data.labels: texts alone are read"),
+        ("data.labels=[a,b]", "data.labels: task=mlm reads texts alone"),
         ("data.target=label", "data.columns.label: empty with data.target=none"),
     ):
         with pytest.raises(UserError, match=problem):

@@ -13,11 +13,14 @@ from transformers import pipeline
 from common.config import Config, LoraConfig, ModelConfig
 from common.device import Device
 from common.errors import UserError
-from common.evaluation import LOSS_BOUND, evaluate
-from common.export import export
-from common.features import by_length
-from common.model import Network, build, merge_adapters
-from common.prefix import prepare
+from common.evaluation import evaluate
+from common.examples.batch import by_length
+from common.examples.prepare import prepare
+from common.models.adapters import merge_adapters
+from common.models.build import build
+from common.models.export import export
+from common.models.network import Network
+from common.tasks import LOSS_BOUND
 
 FP32 = Device(torch.device("cpu"), torch.float32)
 LABELS = ("negative", "positive")
@@ -34,7 +37,7 @@ def moved(net: Network) -> None:
 
 @pytest.mark.parametrize("head", ["mean", "cls"])
 @pytest.mark.parametrize("trainable", ["lora", "last_k", "full"])
-def test_prefix_and_suffix_equal_the_stock_model(
+def test_frozen_and_trained_layers_equal_the_stock_model(
     tiny_bert: Path, reviews: Reviews, head: str, trainable: str
 ) -> None:
     net = build(
@@ -108,7 +111,7 @@ def test_cached_vectors_equal_computed_ones(
     assert batch.inputs.dtype == dtype
     ids = net.tokenizer([texts[r] for r in rows], return_tensors="pt", padding=True)
     with device.autocast():
-        direct, entered = net.prefix(ids["input_ids"], ids["attention_mask"])
+        direct, entered = net.run_frozen(ids["input_ids"], ids["attention_mask"])
     width = direct.shape[1]
     real = ids["attention_mask"].bool()
     tolerance = 1e-5 if dtype == torch.float32 else 0.05
