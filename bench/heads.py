@@ -148,7 +148,7 @@ class Federation:
         train, validation = {}, {}
         for share in shares:
             rows = table.select(share.indices)
-            parts = split_partner(rows, config.data.validation_fraction, config.run.seed)
+            parts = split_partner(rows, config.data.validation_fraction, config.split_seed)
             train[share.name] = encoded.shared[share.indices[parts.train]]
             validation[share.name] = encoded.shared[share.indices[parts.validation]]
         return cls(train, validation)

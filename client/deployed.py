@@ -49,7 +49,6 @@ class PartnerFile:
     server: str
     directory: Path
     data: DataConfig
-    split_seed: int
     models: dict[str, Model]
     policy: Policy
 
@@ -105,8 +104,7 @@ def load_partner_file(path: Path) -> PartnerFile:
         texts["name"],
         texts["server"],
         _beside(path, directory),
-        _data(path, reader.required("data")),
-        seed,
+        _data(path, reader.required("data"), seed),
         {name: _model(path, place) for name, place in models.items()},
         policy_of(reader.section("policy")),
     )
@@ -182,7 +180,6 @@ def localised(own: PartnerFile, asked: Config) -> Config:
         data=replace(ours, columns=replace(ours.columns, groups=groups)),
         run=replace(
             asked.run,
-            seed=own.split_seed,
             dir=None,
             resume=None,
             cache_dir=str(own.cache),
@@ -197,9 +194,7 @@ def rows(own: PartnerFile) -> tuple[Table, Table]:
     Raises UserError naming file, row and column; for this partner's own eyes.
     """
     table = training_table(own.data, private_directory(own.cache))
-    config = Config(data=own.data)
-    config.run.seed = own.split_seed
-    return split_rows(table, config)
+    return split_rows(table, Config(data=own.data))
 
 
 def _beside(path: Path, place: str) -> Path:
@@ -221,7 +216,7 @@ def _model(path: Path, place: str) -> Model:
     return Model(name, revision or None)
 
 
-def _data(path: Path, tree: Any) -> DataConfig:
+def _data(path: Path, tree: Any, split_seed: int) -> DataConfig:
     """The data section; a partner's labels are always named.
 
     Raises UserError naming the key.
@@ -230,16 +225,19 @@ def _data(path: Path, tree: Any) -> DataConfig:
         raise UserError(f"{path}: data must hold keys and values")
     if here := [key for key in _NOT_HERE if key in tree]:
         raise UserError(f"{path}: data.{here[0]} belongs to the coordinator's configuration")
+    if "split_seed" in tree:
+        raise UserError(f"{path}: data.split_seed: write it as split_seed, outside of data")
     try:
         data = read(DataConfig, {"source": "csv", "test_fraction": 0.0, **tree}, "data")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    data = replace(data, split_seed=split_seed)
     check_data(data)
     needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
     if len(data.labels) < needed:
         raise UserError(f"{path}: data.labels must name every label in the federation's order")
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
-        data.path = str(_beside(path, data.path))
+        data = replace(data, path=str(_beside(path, data.path)))
     if data.names_model:
-        data.names_model = _place(path, data.names_model)
+        data = replace(data, names_model=_place(path, data.names_model))
     return data

@@ -18,6 +18,7 @@ import yaml
 
 from common.printable import short_entry
 from common.refusals import Reason, Refused
+from common.renamed import RENAMED, renamed
 from common.strict_yaml import RepeatedKeyError, StrictLoader
 
 MAX_TEXT = 1 << 20  # characters of a whole configuration
@@ -156,6 +157,8 @@ def _dataclass(kind: type, value: object, where: str, key: str) -> object:
     for name, item in _mapping(value, where, key):
         full, schema = (f"{prefix}.{name}".lstrip(".") for prefix in (where, key))
         if name not in hints:
+            if (answer := renamed(schema)) is not None:
+                raise _unreadable(answer, RENAMED[schema])
             raise _unreadable(f"{short_entry(full)}: there is no such key", key)
         given[name] = _value(hints[name], item, full, schema)
     return kind(**given)

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-ENCODINGS = ("float32", "float16", "int8")
 BLOCK = 256
 LEVELS = 127
 SCALE = ":scale"

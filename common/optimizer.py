@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from common.config import TrainConfig
+from common.settings import TrainConfig
 
 
 def local_optimizer(

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -19,17 +19,9 @@ import conf
 from common.config import Config, from_mapping, validate
 from common.config_file import read_config, write_config
 from common.errors import UserError
+from common.renamed import renamed
 
 CONF = Path(conf.__file__).parent
-# Keys of earlier versions and what they are called now.
-RENAMED = {
-    "privacy.clip": "privacy.max_grad_norm",
-    "privacy.normalize": "privacy.clipping",
-    "train.batch": "train.batch_size",
-    "train.proximal": "train.prox_mu",
-    "train.personal": "train.ditto_lambda",
-    "train.upload": "train.compression",
-}
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
@@ -90,9 +82,13 @@ def resolved(tree: DictConfig | dict[str, Any]) -> Config:
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
-        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        plain = cast(
+            dict[str, Any], OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        )
     except OmegaConfBaseException as error:
         raise UserError(describe(error)) from error
+    # Every stage that reads strategy.f has its own `f` by now.
+    plain["strategy"].pop("f", None)
     return from_mapping(plain)
 
 
@@ -116,8 +112,8 @@ def one_line(error: Exception) -> str:
     """Hydra's complaint in one line, with what would have been right."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        if cause.full_key in RENAMED:
-            return f"{cause.full_key} is now {RENAMED[cause.full_key]}"
+        if (answer := renamed(cause.full_key)) is not None:
+            return answer
         near = difflib.get_close_matches(cause.full_key, _keys(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{cause.full_key}: there is no such key{hint}"
