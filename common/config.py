@@ -9,7 +9,7 @@ its own policy first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from common.config_reader import parse_json, read
@@ -19,15 +19,14 @@ from common.files import canonical_json, sha256_text
 from common.refusals import Reason, Refused
 from common.settings import (
     CONFIG_VERSION,
+    Config,
     LoraConfig,
     ModelConfig,
     PrivacyConfig,
     RunConfig,
-    Settings,
     TrackingConfig,
     TrainConfig,
 )
-from common.tasks import TASKS, Task
 from common.validation import validate
 
 __all__ = [
@@ -49,21 +48,6 @@ __all__ = [
 ]
 
 
-@dataclass
-class Config(Settings):
-    """The settings of one run, with what its task makes of them."""
-
-    @property
-    def about(self) -> Task:
-        """What sets this task apart."""
-        return TASKS[self.task]
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """What each logit of the model stands for: a label, or a tag of an entity type."""
-        return self.about.outputs(self.data)
-
-
 def from_mapping(tree: object) -> Config:
     """The typed configuration from plain mappings, lists and values; no text is interpreted.
 
@@ -81,7 +65,7 @@ def from_mapping(tree: object) -> Config:
     return config
 
 
-def to_mapping(config: Settings) -> dict[str, Any]:
+def to_mapping(config: Config) -> dict[str, Any]:
     """The configuration as plain mappings, every value of its declared type.
 
     Inverse of `from_mapping`.
@@ -89,7 +73,7 @@ def to_mapping(config: Settings) -> dict[str, Any]:
     return asdict(read(Config, asdict(config)))
 
 
-def to_json(config: Settings) -> str:
+def to_json(config: Config) -> str:
     """The configuration as one canonical JSON text, as Flower's run config carries it."""
     return canonical_json(to_mapping(config))
 
@@ -103,7 +87,7 @@ def from_json(text: str) -> Config:
     return from_mapping(parse_json(text))
 
 
-def config_hash(config: Settings) -> str:
+def config_hash(config: Config) -> str:
     """Identity of what a run computes: every setting but those of its files and its workers."""
     tree = to_mapping(config)
     for key in ("dir", "resume", "cache_dir", "keep_checkpoints"):
@@ -117,7 +101,7 @@ def config_hash(config: Settings) -> str:
     return sha256_text(canonical_json(tree))
 
 
-def malicious(config: Settings, everyone: Sequence[str]) -> list[str]:
+def malicious(config: Config, everyone: Sequence[str]) -> list[str]:
     """The partners that attack in a simulation.
 
     These are `attack.partners`, or the first `attack.count` of `everyone` in the order of names.

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from common.config import ModelConfig
 from common.device import Device
 from common.files import built_once, private_directory, sha256_text
 from common.model import Network, locate
 from common.randomness import Stream
-from common.settings import ModelConfig
 
 Ints = npt.NDArray[np.int64]
 PAD_TO = 8

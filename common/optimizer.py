@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from common.settings import TrainConfig
+from common.config import TrainConfig
 
 
 def local_optimizer(

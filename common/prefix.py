@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from common.config import ModelConfig
 from common.device import Device, keep_memory
 from common.features import (
     PAD_TO,
@@ -35,7 +36,6 @@ from common.features import (
 from common.files import built_once, private_directory, sha256_text
 from common.model import Network
 from common.randomness import Stream
-from common.settings import ModelConfig
 
 # Rows whose prefix is computed at a time are chosen by tokens, not rows: bounded memory.
 PREFIX_TOKENS = 2048

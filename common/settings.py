@@ -1,8 +1,7 @@
 """Every setting of a run: its name, type, default, and range or choices.
 
 These classes are the one source of defaults: the files of `conf/` repeat them for users to read,
-and a test compares the two.  Nothing here imports the tasks, the model or torch, so that each of
-them may import these types.
+and a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 
 from common.data.schema import DataConfig, PartitionConfig
 from common.limits import choice, number
+from common.tasks import TASKS, Task
 
 CONFIG_VERSION = 1
 # Examples that pass through the model together: a request must not be able to ask for more memory
@@ -179,7 +179,7 @@ class TrackingConfig:
 
 
 @dataclass
-class Settings:
+class Config:
     """All settings of one run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -194,6 +194,16 @@ class Settings:
     # What is learnt: one of `common.tasks`.
     task: str = "classification"
     version: int = CONFIG_VERSION
+
+    @property
+    def about(self) -> Task:
+        """What sets this task apart."""
+        return TASKS[self.task]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What each logit of the model stands for: a label, or a tag of an entity type."""
+        return self.about.outputs(self.data)
 
     @property
     def split_seed(self) -> int:

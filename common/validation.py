@@ -7,41 +7,37 @@ by that task.  What depends on the number of partners or examples is checked whe
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from common.data.schema import check_data, target_of
 from common.errors import UserError
 from common.limits import check_limits
-from common.settings import Settings
+from common.settings import Config
 from common.tasks import TASKS
 
-Checked = TypeVar("Checked", bound=Settings)
 
-
-def validate(settings: Checked) -> Checked:
-    """Check ranges, choices and combinations, and return the settings.
+def validate(config: Config) -> Config:
+    """Check ranges, choices and combinations, and return the configuration.
 
     Raises:
         UserError: one line that names the key and says what to do.
     """
-    check_data(settings.data)
-    if settings.task not in TASKS:
-        raise UserError(f"task: must be one of {', '.join(TASKS)}, got '{settings.task}'")
-    check_limits(settings)
-    _check_target(settings)
-    _check_head(settings)
-    TASKS[settings.task].check(settings)
-    _check_poisoning(settings)
-    _check_training(settings)
-    if settings.private:
-        _check_private_training(settings)
-    if settings.private_metrics:
-        _check_private_metrics(settings)
-    return settings
+    check_data(config.data)
+    if config.task not in TASKS:
+        raise UserError(f"task: must be one of {', '.join(TASKS)}, got '{config.task}'")
+    check_limits(config)
+    _check_target(config)
+    _check_head(config)
+    TASKS[config.task].check(config)
+    _check_poisoning(config)
+    _check_training(config)
+    if config.private:
+        _check_private_training(config)
+    if config.private_metrics:
+        _check_private_metrics(config)
+    return config
 
 
-def _check_target(settings: Settings) -> None:
-    task, data = TASKS[settings.task], settings.data
+def _check_target(config: Config) -> None:
+    task, data = TASKS[config.task], config.data
     if (task.target == "tags") != (data.scheme is not None):
         raise UserError(
             "data.scheme: must be bio, iob1 or io with task=ner, and null with other tasks"
@@ -52,8 +48,8 @@ def _check_target(settings: Settings) -> None:
         )
 
 
-def _check_head(settings: Settings) -> None:
-    task, head = TASKS[settings.task], settings.model.head
+def _check_head(config: Config) -> None:
+    task, head = TASKS[config.task], config.model.head
     if head in task.heads:
         return
     if {"token", "lm"} & {head, *task.heads}:
@@ -66,17 +62,17 @@ def _check_head(settings: Settings) -> None:
     )
 
 
-def _check_poisoning(settings: Settings) -> None:
-    poisons = str(settings.attack.get("_target_")).startswith("simulation.")
-    if poisons and settings.task != "classification":
+def _check_poisoning(config: Config) -> None:
+    poisons = str(config.attack.get("_target_")).startswith("simulation.")
+    if poisons and config.task != "classification":
         raise UserError(
             "attack: label_flip and backdoor poison texts with one label each and need "
-            f"task=classification; choose another attack with task={settings.task}"
+            f"task=classification; choose another attack with task={config.task}"
         )
 
 
-def _check_training(settings: Settings) -> None:
-    model, train = settings.model, settings.train
+def _check_training(config: Config) -> None:
+    model, train = config.model, config.train
     if train.prox_mu > 0 and train.local_steps == 1:
         raise UserError(
             "train.prox_mu: has no effect with train.local_steps=1, where the proximal term is "
@@ -86,9 +82,9 @@ def _check_training(settings: Settings) -> None:
         raise UserError("model.lora.targets: name at least one kind of linear layer, e.g. [query]")
 
 
-def _check_private_training(settings: Settings) -> None:
-    model, privacy = settings.model, settings.privacy
-    if settings.train.weight_decay > 0:
+def _check_private_training(config: Config) -> None:
+    model, privacy = config.model, config.privacy
+    if config.train.weight_decay > 0:
         raise UserError(
             "train.weight_decay: must be 0 under privacy.mode=dp, because decay is not part of the "
             "clipped gradient; regularise at the server instead"
@@ -105,13 +101,13 @@ def _check_private_training(settings: Settings) -> None:
         )
 
 
-def _check_private_metrics(settings: Settings) -> None:
-    if not settings.private:
+def _check_private_metrics(config: Config) -> None:
+    if not config.private:
         raise UserError(
             "privacy.metrics: private requires privacy.mode=dp, because updates without noise are "
             "unprotected; use privacy.metrics=exact"
         )
-    data = settings.data
+    data = config.data
     undeclared = [name for name in data.columns.groups if not data.group_values.get(name)]
     if undeclared:
         raise UserError(

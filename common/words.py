@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from common.config import ModelConfig
 from common.data.table import WORD_BREAK, Table, cuts
 from common.device import Device
 from common.features import (
@@ -35,7 +36,6 @@ from common.masked import prepare_masked
 from common.model import Network
 from common.prefix import PrefixExamples, prepare, with_prefix
 from common.randomness import Stream
-from common.settings import ModelConfig
 
 # Sub-tokens that a window holds beside the text: [CLS] and [SEP].
 SPECIAL = 2

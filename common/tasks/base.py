@@ -18,8 +18,8 @@ from common.data.schema import DataConfig
 from common.metrics import Counts
 
 if TYPE_CHECKING:
+    from common.config import Config
     from common.features import Batch, Examples
-    from common.settings import Settings
 
 # The loss of one row is clipped here, so that one row cannot move a mean without bound.
 LOSS_BOUND = 4.0
@@ -85,7 +85,7 @@ class Task:
         """Shape of the sums; (0, 0) without any."""
         return 0, 0
 
-    def check(self, config: Settings) -> None:
+    def check(self, config: Config) -> None:
         """Raise UserError, naming the key, for settings that do not go with this task."""
 
     def losses(self, logits: Tensor, batch: Batch) -> Tensor:

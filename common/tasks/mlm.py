@@ -17,8 +17,8 @@ from common.losses import IGNORED, record_losses
 from common.tasks.base import Measured, RowTally, Tally, Task, finite
 
 if TYPE_CHECKING:
+    from common.config import Config
     from common.features import Batch, Examples
-    from common.settings import Settings
 
 
 class MaskedLanguage(Task):
@@ -48,7 +48,7 @@ class MaskedLanguage(Task):
         """The second row alone holds anything: wrong, right."""
         return 2
 
-    def check(self, config: Settings) -> None:
+    def check(self, config: Config) -> None:
         """Labels, frozen layers and clipping."""
         if config.data.labels:
             raise UserError("data.labels: texts alone are read; leave it empty (task=mlm)")

@@ -18,8 +18,8 @@ from common.tags import spans, tag_names
 from common.tasks.base import Measured, Tally, Task, confusion, finite
 
 if TYPE_CHECKING:
+    from common.config import Config
     from common.features import Batch, Examples
-    from common.settings import Settings
     from common.words import WordExamples
 
 
@@ -43,7 +43,7 @@ class NamedEntities(Task):
         """True positives, false positives and false negatives of each type."""
         return len(data.labels), 3
 
-    def check(self, config: Settings) -> None:
+    def check(self, config: Config) -> None:
         """Windows, clipping, metrics and attacks."""
         room = config.model.max_length - 2
         if not 0 <= config.model.stride < room:

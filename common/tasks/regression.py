@@ -17,8 +17,8 @@ from common.metrics import Counts, accuracy
 from common.tasks.base import Measured, RowTally, Tally, Task, finite
 
 if TYPE_CHECKING:
+    from common.config import Config
     from common.features import Batch, Examples
-    from common.settings import Settings
 
 
 class Regression(Task):
@@ -51,7 +51,7 @@ class Regression(Task):
         """One line of six."""
         return 1, 6
 
-    def check(self, config: Settings) -> None:
+    def check(self, config: Config) -> None:
         """Bounds."""
         if config.data.labels:
             raise UserError("data.labels: a number has none; leave it empty (task=regression)")
