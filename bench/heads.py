@@ -87,8 +87,12 @@ def encode(overrides: Sequence[str], directory: Path) -> Encoded:
     if path.exists():
         return Encoded(**_rows_from(torch.load(path, weights_only=False)))
     config = compose_config(overrides)
-    config.run.cache_dir = str(directory)
-    config.data.labels = resolve_labels(config.data, directory)
+    labels = resolve_labels(config.data, directory)
+    config = replace(
+        config,
+        data=replace(config.data, labels=labels),
+        run=replace(config.run, cache_dir=str(directory)),
+    )
     table, _ = simulated_shares(config)
     network = build(config.model, tuple(config.data.labels), 0)
     test = TestSet.load(config, network)
