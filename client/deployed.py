@@ -1,7 +1,8 @@
-"""A partner of a deployment: what its own file says, and nothing that a coordinator sends.
+"""A deployed partner: its own file decides, and nothing that a coordinator sends.
 
-The coordinator's configuration is a request.  Where the rows are, how they are divided, which
-models may be trained and where they lie on this machine come from `partner.yaml` alone.
+The coordinator's configuration is a request.  The location of the data, their division into
+training and validation, the models that may be trained and their folders come from `partner.yaml`
+alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from common.refusals import Reason, Refused
 PARTNER_VARIABLE = "FEDACCORD_PARTNER"
 KEYS = ("version", "name", "server", "directory", "data", "split_seed", "models", "policy")
 EMBEDDED = "embedded"
-# A partner holds no test rows: those belong to the coordinator.
+# A partner has no test set: test data belong to the coordinator.
 _NOT_HERE = ("test_path", "sql_test_query", "hub_test_split", "test_fraction", "test_rows")
 
 
@@ -54,17 +55,17 @@ class PartnerFile:
 
     @property
     def cache(self) -> Path:
-        """Where tokenised rows and prefix vectors are kept."""
+        """The folder of tokenised texts and outputs of frozen layers."""
         return self.directory / "cache"
 
     @property
     def ledger(self) -> Path:
-        """Where the privacy ledger lies."""
+        """The privacy ledger."""
         return self.directory / "ledger.sqlite"
 
     @property
     def authority(self) -> Path:
-        """The certificate of the federation's authority."""
+        """The certificate of the federation's certificate authority."""
         return self.path.parent / "ca.pem"
 
     @property
@@ -111,9 +112,10 @@ def load_partner_file(path: Path) -> PartnerFile:
 
 
 def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
-    """This partner and the run's configuration as it holds here.
+    """This partner, and the run's configuration as it applies here.
 
-    Raises Refused, which says what may be sent to the coordinator.
+    Raises:
+        Refused: with what may be sent to the coordinator.
     """
     try:
         own = load_partner_file(path)
@@ -137,25 +139,29 @@ def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
 
 
 def localised(own: PartnerFile, asked: Config) -> Config:
-    """The run's configuration with this partner's data, model folder and division of rows.
+    """The run's configuration with this partner's data, split seed, model folder and cache.
 
-    Raises Refused naming what this partner does not do.
+    Raises:
+        Refused: naming the setting that this partner does not accept.
     """
     if asked.attack.get("_target_"):
-        raise Refused(Reason.ATTACK, "attack: this partner runs none", "attack")
+        raise Refused(
+            Reason.ATTACK, "attack: this partner simulates none; use attack=none", "attack"
+        )
     model = own.models.get(asked.model.base)
     if model is None:
         raise Refused(
             Reason.MODEL,
-            f"model.base: {asked.model.base} is not one of models in this partner's file",
+            f"model.base: {asked.model.base} is not listed under models in this partner's file",
             "model.base",
         )
     folder = model.place == EMBEDDED or Path(model.place).is_dir()
-    # Nothing is downloaded where the model is a folder, and a revision means nothing.
+    # Where the model is a folder, nothing is downloaded and a revision has no meaning.
     if not folder and asked.model.revision not in (None, model.revision):
         raise Refused(
             Reason.REVISION,
-            f"model.revision: {asked.model.revision} is not the {model.revision} of this file",
+            f"model.revision: {asked.model.revision} is not {model.revision}, as in this partner's "
+            "file",
             "model.revision",
         )
     theirs, ours = asked.data, own.data
@@ -191,7 +197,8 @@ def localised(own: PartnerFile, asked: Config) -> Config:
 def rows(own: PartnerFile) -> tuple[Table, Table]:
     """This partner's training and validation rows.
 
-    Raises UserError naming file, row and column; for this partner's own eyes.
+    Raises:
+        UserError: naming file, row and column; for this partner's own log only.
     """
     table = training_table(own.data, private_directory(own.cache))
     return split_rows(table, Config(data=own.data))
@@ -202,17 +209,17 @@ def _beside(path: Path, place: str) -> Path:
 
 
 def _place(path: Path, place: str) -> str:
-    """The folder `place` beside the file, or the name of a model on the hub."""
+    """The folder `place`, relative to that of the file, or the name of a model on the hub."""
     beside = _beside(path, place)
     return str(beside) if beside.is_dir() else place
 
 
 def _model(path: Path, place: str) -> Model:
     """`place` is a folder, or HUB-ID or HUB-ID@REVISION."""
-    found = _place(path, place)
-    if Path(found).is_dir():
-        return Model(found)
-    name, _, revision = found.partition("@")
+    resolved = _place(path, place)
+    if Path(resolved).is_dir():
+        return Model(resolved)
+    name, _, revision = resolved.partition("@")
     return Model(name, revision or None)
 
 

@@ -202,7 +202,7 @@ def test_preconditions_are_checked_before_the_first_round(root, overrides, n, me
          r"strategy\.robust\.f: must be a whole number, got 'two'"),
         ({"robust": {"_target_": "os.system"}}, r"strategy\.robust\._target_: must name a class"),
         ({"robust": {"_target_": "strategies.fair.uniform.Uniform"}}, "under strategies.robust"),
-        ({"robust": {"_target_": "strategies.robust.no.No"}}, "there is no class strategies.robust.no"),
+        ({"robust": {"_target_": "strategies.robust.no.No"}}, "no class strategies.robust.no"),
         ({"robust": {"_target_": "strategies.robust.median.torch"}}, "not a stage"),
         ({"robust": {"f": 1}}, r"strategy\.robust\._target_"),
         ({"robust": None}, r"strategy\.robust: is missing"),
