@@ -84,8 +84,12 @@ def make_job(rounds: int, partners: int, cache: Path) -> Job:
     from scripts.compose import compose_config
 
     config = compose_config(overrides(rounds, partners))
-    config.run.cache_dir = str(cache)
-    config.data.labels = resolve_labels(config.data, cache)
+    labels = resolve_labels(config.data, cache)
+    config = replace(
+        config,
+        data=replace(config.data, labels=labels),
+        run=replace(config.run, cache_dir=str(cache)),
+    )
     table, shares = simulated_shares(config)
     trains = [split_rows(table.select(share.indices), config)[0] for share in shares]
     test = test_table(config.data, cache)

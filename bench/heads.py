@@ -88,8 +88,12 @@ def encode(overrides: Sequence[str], directory: Path) -> Encoded:
     if path.exists():
         return Encoded(**_rows_from(torch.load(path, weights_only=False)))
     config = compose_config(overrides)
-    config.run.cache_dir = str(directory)
-    config.data.labels = resolve_labels(config.data, directory)
+    labels = resolve_labels(config.data, directory)
+    config = replace(
+        config,
+        data=replace(config.data, labels=labels),
+        run=replace(config.run, cache_dir=str(directory)),
+    )
     table, _ = simulated_shares(config)
     network = build(config.model, tuple(config.data.labels), 0)
     test = TestSet.load(config, network)
@@ -149,7 +153,7 @@ class Federation:
         train, validation = {}, {}
         for share in shares:
             rows = table.select(share.indices)
-            parts = split_partner(rows, config.data.validation_fraction, config.run.seed)
+            parts = split_partner(rows, config.data.validation_fraction, config.split_seed)
             train[share.name] = encoded.shared[share.indices[parts.train]]
             validation[share.name] = encoded.shared[share.indices[parts.validation]]
         return cls(train, validation)

@@ -1,7 +1,8 @@
-"""A partner of a deployment: what its own file says, and nothing that a coordinator sends.
+"""A deployed partner: its own file decides, and nothing that a coordinator sends.
 
-The coordinator's configuration is a request.  Where the rows are, how they are divided, which
-models may be trained and where they lie on this machine come from `partner.yaml` alone.
+The coordinator's configuration is a request.  The location of the data, their division into
+training and validation, the models that may be trained and their folders come from `partner.yaml`
+alone.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from common.refusals import Reason, Refused
 PARTNER_VARIABLE = "FEDACCORD_PARTNER"
 KEYS = ("version", "name", "server", "directory", "data", "split_seed", "models", "policy")
 EMBEDDED = "embedded"
-# A partner holds no test rows: those belong to the coordinator.
+# A partner has no test set: test data belong to the coordinator.
 _NOT_HERE = ("test_path", "sql_test_query", "hub_test_split", "test_fraction", "test_rows")
 
 
@@ -49,23 +50,22 @@ class PartnerFile:
     server: str
     directory: Path
     data: DataConfig
-    split_seed: int
     models: dict[str, Model]
     policy: Policy
 
     @property
     def cache(self) -> Path:
-        """Where tokenised rows and prefix vectors are kept."""
+        """The folder of tokenised texts and outputs of frozen layers."""
         return self.directory / "cache"
 
     @property
     def ledger(self) -> Path:
-        """Where the privacy ledger lies."""
+        """The privacy ledger."""
         return self.directory / "ledger.sqlite"
 
     @property
     def authority(self) -> Path:
-        """The certificate of the federation's authority."""
+        """The certificate of the federation's certificate authority."""
         return self.path.parent / "ca.pem"
 
     @property
@@ -105,17 +105,17 @@ def load_partner_file(path: Path) -> PartnerFile:
         texts["name"],
         texts["server"],
         _beside(path, directory),
-        _data(path, reader.required("data")),
-        seed,
+        _data(path, reader.required("data"), seed),
         {name: _model(path, place) for name, place in models.items()},
         policy_of(reader.section("policy")),
     )
 
 
 def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
-    """This partner and the run's configuration as it holds here.
+    """This partner, and the run's configuration as it applies here.
 
-    Raises Refused, which says what may be sent to the coordinator.
+    Raises:
+        Refused: with what may be sent to the coordinator.
     """
     try:
         own = load_partner_file(path)
@@ -139,25 +139,29 @@ def open_partner(path: Path, asked: Config) -> tuple[Config, Partner]:
 
 
 def localised(own: PartnerFile, asked: Config) -> Config:
-    """The run's configuration with this partner's data, model folder and division of rows.
+    """The run's configuration with this partner's data, split seed, model folder and cache.
 
-    Raises Refused naming what this partner does not do.
+    Raises:
+        Refused: naming the setting that this partner does not accept.
     """
     if asked.attack.get("_target_"):
-        raise Refused(Reason.ATTACK, "attack: this partner runs none", "attack")
+        raise Refused(
+            Reason.ATTACK, "attack: this partner simulates none; use attack=none", "attack"
+        )
     model = own.models.get(asked.model.base)
     if model is None:
         raise Refused(
             Reason.MODEL,
-            f"model.base: {asked.model.base} is not one of models in this partner's file",
+            f"model.base: {asked.model.base} is not listed under models in this partner's file",
             "model.base",
         )
     folder = model.place == EMBEDDED or Path(model.place).is_dir()
-    # Nothing is downloaded where the model is a folder, and a revision means nothing.
+    # Where the model is a folder, nothing is downloaded and a revision has no meaning.
     if not folder and asked.model.revision not in (None, model.revision):
         raise Refused(
             Reason.REVISION,
-            f"model.revision: {asked.model.revision} is not the {model.revision} of this file",
+            f"model.revision: {asked.model.revision} is not {model.revision}, as in this partner's "
+            "file",
             "model.revision",
         )
     theirs, ours = asked.data, own.data
@@ -182,7 +186,6 @@ def localised(own: PartnerFile, asked: Config) -> Config:
         data=replace(ours, columns=replace(ours.columns, groups=groups)),
         run=replace(
             asked.run,
-            seed=own.split_seed,
             dir=None,
             resume=None,
             cache_dir=str(own.cache),
@@ -194,12 +197,11 @@ def localised(own: PartnerFile, asked: Config) -> Config:
 def rows(own: PartnerFile) -> tuple[Table, Table]:
     """This partner's training and validation rows.
 
-    Raises UserError naming file, row and column; for this partner's own eyes.
+    Raises:
+        UserError: naming file, row and column; for this partner's own log only.
     """
     table = training_table(own.data, private_directory(own.cache))
-    config = Config(data=own.data)
-    config.run.seed = own.split_seed
-    return split_rows(table, config)
+    return split_rows(table, Config(data=own.data))
 
 
 def _beside(path: Path, place: str) -> Path:
@@ -207,21 +209,21 @@ def _beside(path: Path, place: str) -> Path:
 
 
 def _place(path: Path, place: str) -> str:
-    """The folder `place` beside the file, or the name of a model on the hub."""
+    """The folder `place`, relative to that of the file, or the name of a model on the hub."""
     beside = _beside(path, place)
     return str(beside) if beside.is_dir() else place
 
 
 def _model(path: Path, place: str) -> Model:
     """`place` is a folder, or HUB-ID or HUB-ID@REVISION."""
-    found = _place(path, place)
-    if Path(found).is_dir():
-        return Model(found)
-    name, _, revision = found.partition("@")
+    resolved = _place(path, place)
+    if Path(resolved).is_dir():
+        return Model(resolved)
+    name, _, revision = resolved.partition("@")
     return Model(name, revision or None)
 
 
-def _data(path: Path, tree: Any) -> DataConfig:
+def _data(path: Path, tree: Any, split_seed: int) -> DataConfig:
     """The data section; a partner's labels are always named.
 
     Raises UserError naming the key.
@@ -230,16 +232,19 @@ def _data(path: Path, tree: Any) -> DataConfig:
         raise UserError(f"{path}: data must hold keys and values")
     if here := [key for key in _NOT_HERE if key in tree]:
         raise UserError(f"{path}: data.{here[0]} belongs to the coordinator's configuration")
+    if "split_seed" in tree:
+        raise UserError(f"{path}: data.split_seed: write it as split_seed, outside of data")
     try:
         data = read(DataConfig, {"source": "csv", "test_fraction": 0.0, **tree}, "data")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    data = replace(data, split_seed=split_seed)
     check_data(data)
     needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
     if len(data.labels) < needed:
         raise UserError(f"{path}: data.labels must name every label in the federation's order")
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
-        data.path = str(_beside(path, data.path))
+        data = replace(data, path=str(_beside(path, data.path)))
     if data.names_model:
-        data.names_model = _place(path, data.names_model)
+        data = replace(data, names_model=_place(path, data.names_model))
     return data

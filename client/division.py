@@ -60,9 +60,10 @@ def part(config: Config, side: str) -> str:
 
 def _settings(config: Config) -> dict[str, Any]:
     data = asdict(config.data)
+    del data["split_seed"]
     columns = {f"columns.{name}": value for name, value in data.pop("columns").items()}
     return {
-        "seed": config.run.seed,
+        "seed": config.split_seed,
         # The rules of reading, of de-identifying and of drawing sides, as this program has them.
         "versions": [cache.VERSION, deidentify.VERSION, SPLIT_VERSION],
         **{name: value for name, value in {**data, **columns}.items() if name not in SAME_SIDE},

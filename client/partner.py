@@ -94,7 +94,7 @@ def simulated(config: Config, config_json: str, index: int) -> Partner:
 def split_rows(rows: Table, config: Config) -> tuple[Table, Table]:
     """A partner's training and validation rows: disjoint, so that their privacy costs do not add
     up (parallel composition)."""
-    parts = split_partner(rows, config.data.validation_fraction, config.run.seed)
+    parts = split_partner(rows, config.data.validation_fraction, config.split_seed)
     return rows.select(parts.train), rows.select(parts.validation)
 
 

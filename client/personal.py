@@ -1,8 +1,8 @@
 """Ditto's personal model, which never leaves the partner (Li et al. 2021).
 
-It is trained on the partner's own rows, without noise, and is drawn towards the global model of
-each round.  Privacy argument: nothing of it is sent.  The model, and how good it is, are files in
-the partner's directory that no message reads, so what others see is the same with and without it.
+It is trained on the partner's own examples without noise, and a proximal term draws it to the
+global model of each round.  Privacy: nothing of it is sent.  The model and its metrics are files in
+the partner's directory that no message handler reads, so others see the same with and without it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,23 @@ PARAMETERS = "parameters.safetensors"
 def improve(
     session: Session, request: Request, incoming: Mapping[str, Tensor], sample_rate: float
 ) -> None:
-    """As many steps as the global model gets, from where the personal one stands.
+    """Train the personal model for as many steps as the global one, from its last parameters.
 
-    A round that is asked again after a crash is not trained again.
+    A round that is repeated after a crash is not trained again.
+
+    Args:
+        session: the partner and the run.
+        request: the training message.
+        incoming: the global parameters of this round, which are the reference of the proximal term.
+        sample_rate: the probability with which each example enters a batch.
     """
     config, partner = session.config, session.partner
     path = _directory(session, request) / PARAMETERS
-    done, standing = _read(path)
-    if done >= request.round:
+    trained_round, own = _read(path)
+    if trained_round >= request.round:
         return
     sampling = partner.streams("personal", str(request.round))
-    start = {**incoming, **standing}
+    start = {**incoming, **own}
     trained = train(
         session.network,
         session.train,
@@ -59,29 +65,35 @@ def improve(
 
 
 def deliver(session: Session, request: Request, delivered: Mapping[str, Tensor]) -> None:
-    """Write the personal model as a folder for transformers, and how good both models are."""
+    """Write the personal model as a folder for transformers, and the metrics of both models.
+
+    Args:
+        session: the partner and the run.
+        request: the evaluation message.
+        delivered: the global parameters after the last round.
+    """
     directory = _directory(session, request)
-    done, standing = _read(directory / PARAMETERS)
-    if not done:
+    trained_round, own = _read(directory / PARAMETERS)
+    if not trained_round:
         return
     groups = group_values(session.partner.validation)
-    found: dict[str, object] = {"round": done, "rows": len(session.validation)}
-    for name, parameters in (("global", delivered), ("personal", {**delivered, **standing})):
+    metrics: dict[str, object] = {"round": trained_round, "rows": len(session.validation)}
+    for name, parameters in (("global", delivered), ("personal", {**delivered, **own})):
         session.network.write(parameters)
         measured = evaluate(session.network, session.validation, groups, session.device)
-        found[name] = {"accuracy": measured.accuracy, "loss": measured.loss}
-    export({**delivered, **standing}, session.config, directory / "model")
-    write_atomic(directory / "personal.json", json.dumps(found, indent=1) + "\n")
+        metrics[name] = {"accuracy": measured.accuracy, "loss": measured.loss}
+    export({**delivered, **own}, session.config, directory / "model")
+    write_atomic(directory / "personal.json", json.dumps(metrics, indent=1) + "\n")
 
 
 def _directory(session: Session, request: Request) -> Path:
-    # The run's name comes from the coordinator and may be anything, so it names no path.
+    # The coordinator chooses the run's name, so it must not become a path.
     name = sha256_text(request.run)[:16]
     return private_directory(session.partner.directory / "personal" / name)
 
 
 def _read(path: Path) -> tuple[int, dict[str, Tensor]]:
-    """The round after which the parameters stand; (0, {}) before the first."""
+    """The last round that was trained, and the parameters after it; (0, {}) before the first."""
     if not path.exists():
         return 0, {}
     with safe_open(path, "pt") as file:

@@ -1,4 +1,4 @@
-"""`config.yaml` of a run directory, which may have come from somebody else."""
+"""`config.yaml` of a run directory, which somebody else may have written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_BYTES = 4 * MAX_TEXT
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write the config as YAML; text stays text, whatever it looks like."""
+    """Write the configuration as YAML; text is quoted where YAML would read it as another type."""
     text = yaml.safe_dump(to_mapping(config), sort_keys=False, allow_unicode=True)
     write_atomic(path, text)
 
@@ -24,7 +24,8 @@ def write_config(config: Config, path: Path) -> None:
 def read_config(path: Path) -> Config:
     """Read what `write_config` wrote.
 
-    Raises UserError when the file cannot be read, or naming the key that is wrong in it.
+    Raises:
+        UserError: naming the file, and the key where one is wrong.
     """
     try:
         with path.open("rb") as file:

@@ -1,8 +1,9 @@
-"""Text that somebody else wrote, as the typed configuration: data, never a program.
+"""Reads a configuration that somebody else wrote: as data, never as a program.
 
-Nothing in it is looked up, resolved, imported or opened: no interpolation, no environment, no file.
-`${name}` in a value is text like any other.  The types of the dataclasses decide what may stand
-where; the size of the text, its depth, the number of its values and the length of each are bounded.
+Nothing in the text is looked up, resolved, imported or opened: no interpolation, no environment, no
+file.  `${name}` in a value is text like any other.  The types of the dataclasses decide which value
+a key may have.  The size of the text, its depth, the number of its values and the length of each
+are bounded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import yaml
 
 from common.printable import short_entry
 from common.refusals import Reason, Refused
+from common.renamed import RENAMED, renamed
 from common.strict_yaml import RepeatedKeyError, StrictLoader
 
 MAX_TEXT = 1 << 20  # characters of a whole configuration
@@ -31,16 +33,19 @@ Read = TypeVar("Read")
 
 
 def read(kind: type[Read], tree: object, where: str = "") -> Read:
-    """The dataclass `kind` from mappings, lists and plain values; keys that are missing have their
-    defaults.
+    """The dataclass `kind` from mappings, lists and plain values.
 
-    An integer is accepted where a float is expected; nothing else is converted.
+    Missing keys get their defaults.  An integer is accepted where a float is expected; nothing else
+    is converted.
 
     Args:
-        where: the key under which `tree` stands, for the error.
+        kind: a dataclass.
+        tree: what `parse_json` or `parse_yaml` returned.
+        where: the key of `tree` itself, for messages.
 
-    Raises Refused naming the key when one is unknown, a value has another type, is not finite, or
-    a bound is exceeded.
+    Raises:
+        Refused: naming the key, when a key is unknown, a value has another type or is not finite,
+            or a bound is exceeded.
     """
     _check_bounds(tree)
     return cast(Read, _value(kind, tree, where, where))
@@ -49,7 +54,8 @@ def read(kind: type[Read], tree: object, where: str = "") -> Read:
 def parse_json(text: str) -> object:
     """The value of a JSON text.
 
-    Raises Refused when it is not JSON, holds a key twice or NaN, or is too long or too deep.
+    Raises:
+        Refused: when the text is not JSON, contains a key twice or NaN, or is too long or too deep.
     """
     _check_length(text)
     try:
@@ -61,7 +67,8 @@ def parse_json(text: str) -> object:
 def parse_yaml(text: str) -> object:
     """The value of a YAML text of plain values.
 
-    Raises Refused when it is not YAML, holds a key twice, or is too long or too deep.
+    Raises:
+        Refused: when the text is not YAML, contains a key twice, or is too long or too deep.
     """
     _check_length(text)
     try:
@@ -73,7 +80,7 @@ def parse_yaml(text: str) -> object:
 
 
 def schema_keys(kind: type, prefix: str = "") -> frozenset[str]:
-    """The names of all keys of a dataclass and of those within it, as `model.lora.r`."""
+    """All keys of a dataclass and of the dataclasses within it, such as `model.lora.r`."""
     keys: set[str] = set()
     for name, inner in _hints(kind).items():
         keys.add(f"{prefix}{name}")
@@ -99,11 +106,11 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise _unreadable(f"config: holds {name}, which is not a number")
+    raise _unreadable(f"config: contains {name}, which is not a finite number")
 
 
 def _check_bounds(tree: object) -> None:
-    """Refuse a tree that is too deep or too large, shared branches counted each time."""
+    """Refuse a tree that is too deep or too large; a shared branch counts wherever it occurs."""
     level: list[object] = [tree]
     values = 1
     for _ in range(MAX_DEPTH + 1):
@@ -112,7 +119,7 @@ def _check_bounds(tree: object) -> None:
             if isinstance(value, (dict, list)):
                 values += len(value)
                 if values > MAX_VALUES:
-                    raise _unreadable(f"config: holds more than {MAX_VALUES} values")
+                    raise _unreadable(f"config: contains more than {MAX_VALUES} values")
                 below += value.values() if isinstance(value, dict) else value
         if not below:
             return
@@ -127,8 +134,11 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _value(kind: Any, value: object, where: str, key: str) -> object:
-    """`value` as `kind`; `where` names its place and may hold names of the request, `key` holds
-    names of the schema only."""
+    """`value` as `kind`.
+
+    `where` is its key as it was written, which may contain names that the request made up; `key`
+    contains names of the schema only.
+    """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         if value is None and NoneType in inner:
@@ -156,6 +166,8 @@ def _dataclass(kind: type, value: object, where: str, key: str) -> object:
     for name, item in _mapping(value, where, key):
         full, schema = (f"{prefix}.{name}".lstrip(".") for prefix in (where, key))
         if name not in hints:
+            if (answer := renamed(schema)) is not None:
+                raise _unreadable(answer, RENAMED[schema])
             raise _unreadable(f"{short_entry(full)}: there is no such key", key)
         given[name] = _value(hints[name], item, full, schema)
     return kind(**given)

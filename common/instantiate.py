@@ -1,4 +1,7 @@
-"""Settings to objects: the one place that turns `_target_` into code, from named packages only."""
+"""Builds objects from settings: the only place that turns `_target_` into code.
+
+The classes come from packages that the caller names.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +14,30 @@ from common.errors import UserError
 
 
 def instantiate(config: Any, key: str, under: str) -> Any:
-    """The object that ``config`` (``_target_`` and settings) describes.
+    """The object that `config` describes.
 
     Args:
-        key: where it stands, for messages.
-        under: the only package that targets may come from, with a dot at the end.
+        config: a mapping of `_target_`, the full name of a dataclass, and its settings.
+        key: the key of `config`, for messages.
+        under: the only package from which classes may come, with a dot at the end.
+
+    Raises:
+        UserError: one line that names the key, when the class or a setting is wrong.
     """
     if not isinstance(config, Mapping):
-        raise UserError(f"{key}: must be a table with _target_, got {config!r}")
+        raise UserError(f"{key}: must be a mapping with _target_, got {config!r}")
     target = config.get("_target_")
     kind = _resolve(target, f"{key}._target_", under)
     known = [f.name for f in dataclasses.fields(kind) if f.init]
     settings = {str(k): _plain(v) for k, v in config.items() if k != "_target_"}
     for name in settings:
         if name not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes no settings"
-            raise UserError(f"{key}.{name}: unknown setting of {kind.__name__}; {takes}")
+            choices = f"use one of {', '.join(known)}" if known else "it has no settings; remove it"
+            raise UserError(f"{key}.{name}: is not a setting of {kind.__name__}; {choices}")
     for f in dataclasses.fields(kind):
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if f.init and required and f.name not in settings:
-            raise UserError(f"{key}.{f.name}: is missing")
+            raise UserError(f"{key}.{f.name}: is missing; set it")
     try:
         return kind(**settings)
     except (ValueError, TypeError) as error:
@@ -44,14 +51,14 @@ def _resolve(target: Any, key: str, under: str) -> type:
     try:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"{key}: there is no {target}") from error
+        raise UserError(f"{key}: there is no class {target}") from error
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise UserError(f"{key}: {target} is not a stage")
     return kind
 
 
 def _plain(value: Any) -> Any:
-    """Lists as tuples, so that settings stay hashable; other values as they are."""
+    """Sequences as tuples, which are hashable; other values unchanged."""
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return tuple(_plain(item) for item in value)
     return value

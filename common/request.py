@@ -1,4 +1,4 @@
-"""The configuration that a coordinator asks for, as a partner reads it."""
+"""The configuration that a coordinator sends, as a partner reads it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from common.config_reader import schema_keys
 from common.errors import UserError
 from common.refusals import Reason, Refused
 
-# What a refusal may name.
+# The only keys that a refusal may name.
 KEYS = schema_keys(Config)
 
 
 def checked(text: str) -> Config:
-    """The config of a sender who need not be trusted, with ranges and combinations checked.
+    """The configuration of a sender who need not be trusted, completely validated.
 
-    Raises Refused, whose `key` is one of the schema's.
+    Raises:
+        Refused: whose `key` is one of `KEYS` or empty.
     """
     config = from_json(text)
     try:
@@ -26,6 +27,6 @@ def checked(text: str) -> Config:
 
 
 def named_key(message: str) -> str:
-    """The key of the schema that an error message begins with, or nothing."""
-    begins = re.match(r"[a-z_]+(\.[a-z_]+)*", message)
-    return begins[0] if begins and begins[0] in KEYS else ""
+    """The key of the schema with which an error message begins; empty where there is none."""
+    start = re.match(r"[a-z_]+(\.[a-z_]+)*", message)
+    return start[0] if start and start[0] in KEYS else ""

@@ -110,7 +110,7 @@ def _config_of(run: str | None, overrides: Sequence[str]) -> Config:
         raise UserError(f"--run: a finished run has its configuration; leave out {overrides[0]}")
     directory = Path(run).expanduser().absolute()
     config = load_config(directory / "config.yaml")
-    config.run.dir = str(directory)
+    config = replace(config, run=replace(config.run, dir=str(directory)))
     if not (directory / "partners").is_dir() or config.run.cache_dir is None:
         raise UserError(f"--run: {run} is not a simulation, whose partners' rows are here")
     if not (directory / "model").is_dir():

@@ -1,4 +1,4 @@
-"""Hydra overrides to one typed, validated configuration."""
+"""Composes Hydra overrides into one typed, validated configuration."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -19,42 +19,35 @@ import conf
 from common.config import Config, from_mapping, validate
 from common.config_file import read_config, write_config
 from common.errors import UserError
+from common.renamed import renamed
 
 CONF = Path(conf.__file__).parent
-# Keys of earlier versions and what they are called now.
-RENAMED = {
-    "privacy.clip": "privacy.max_grad_norm",
-    "privacy.normalize": "privacy.clipping",
-    "train.batch": "train.batch_size",
-    "train.proximal": "train.prox_mu",
-    "train.personal": "train.ditto_lambda",
-    "train.upload": "train.compression",
-}
 
 
 def expand(overrides: Sequence[str]) -> list[str]:
-    """The overrides with every `@FILE` replaced by the lines of the file; `#` begins a comment.
+    """Replace every `@FILE` by the overrides in that file, one per line; `#` begins a comment.
 
-    Raises UserError when a file cannot be read.
+    Raises:
+        UserError: when a file cannot be read.
     """
-    found: list[str] = []
+    expanded: list[str] = []
     for override in overrides:
         if not override.startswith("@"):
-            found.append(override)
+            expanded.append(override)
             continue
         try:
             lines = Path(override[1:]).expanduser().read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{override}: cannot be read ({type(error).__name__})") from error
-        found += [line for line in map(str.strip, lines) if line and not line.startswith("#")]
-    return found
+        expanded += [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    return expanded
 
 
 def as_group_choice(override: str, root: Path = CONF) -> str:
-    """`strategy.robust=median` as Hydra's group choice `strategy/robust=median`.
+    """Write `strategy.robust=median` as Hydra's group choice `strategy/robust=median`.
 
-    A key is a group when conf/ has a folder of that name; `strategy.robust.f=2` and all other
-    overrides stay as they are.
+    A key is a group when conf/ has a folder of that name; all other overrides, such as
+    `strategy.robust.f=2`, are returned unchanged.
     """
     key, equals, value = override.partition("=")
     place = root.joinpath(*key.lstrip("+~").split("."))
@@ -66,7 +59,11 @@ def as_group_choice(override: str, root: Path = CONF) -> str:
 def compose_config(overrides: Sequence[str]) -> Config:
     """The configuration that `overrides` describe.
 
-    Raises UserError with one line that names the key.
+    Args:
+        overrides: `KEY=VALUE` and `GROUP=CHOICE`, e.g. `run.rounds=4` and `privacy=none`.
+
+    Raises:
+        UserError: one line that names the key.
     """
     refuse_null(overrides)
     GlobalHydra.instance().clear()
@@ -81,18 +78,23 @@ def compose_config(overrides: Sequence[str]) -> Config:
 
 
 def resolved(tree: DictConfig | dict[str, Any]) -> Config:
-    """The typed config of what Hydra has composed on this machine, interpolations resolved.
+    """The typed configuration of a tree that Hydra has composed on this machine.
 
-    The only place where any are.  What is put into the config afterwards, such as labels found in
-    the data, is text.
+    Interpolations are resolved here and nowhere else: a value that is added to the configuration
+    afterwards, such as a label found in the data, is text.
 
-    Raises UserError naming the key.
+    Raises:
+        UserError: one line that names the key.
     """
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), tree)
-        plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        plain = cast(
+            dict[str, Any], OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
+        )
     except OmegaConfBaseException as error:
         raise UserError(describe(error)) from error
+    # Interpolation has copied strategy.f into every stage that takes it.
+    plain["strategy"].pop("f", None)
     return from_mapping(plain)
 
 
@@ -104,7 +106,11 @@ def describe(error: OmegaConfBaseException) -> str:
 
 
 def refuse_null(overrides: Sequence[str]) -> None:
-    """Raises UserError where an override takes a choice away that must be made."""
+    """Refuse an override that removes a choice which every run must make.
+
+    Raises:
+        UserError: naming the group and its choices.
+    """
     for override in overrides:
         group, _, value = override.lstrip("+").partition("=")
         free = group in ("experiment", "sweep", "launch")
@@ -113,11 +119,11 @@ def refuse_null(overrides: Sequence[str]) -> None:
 
 
 def one_line(error: Exception) -> str:
-    """Hydra's complaint in one line, with what would have been right."""
+    """An error of Hydra or OmegaConf in one line that names the key and a remedy."""
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.full_key:
-        if cause.full_key in RENAMED:
-            return f"{cause.full_key} is now {RENAMED[cause.full_key]}"
+        if (answer := renamed(cause.full_key)) is not None:
+            return answer
         near = difflib.get_close_matches(cause.full_key, _keys(), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{cause.full_key}: there is no such key{hint}"
@@ -126,11 +132,11 @@ def one_line(error: Exception) -> str:
     missing = re.search(r"Could not find '([\w/.-]+)/([^/']*)'", str(error))
     if missing:
         group = missing[1].replace("/", ".")
-        return f"{group}: there is no choice '{missing[2]}'; one of {_choices(group)}"
+        return f"{group}: there is no choice '{missing[2]}'; choose one of {_choices(group)}"
     if isinstance(error, OverrideParseException):
         return (
-            f"'{error.override}' is not KEY=VALUE; a value with spaces, umlauts or other special "
-            "characters needs quotes of its own, e.g. 'data.path=\"my file.csv\"'"
+            f"'{error.override}': is not KEY=VALUE; put a value with spaces, umlauts or other "
+            "special characters into quotes of its own, e.g. 'data.path=\"my file.csv\"'"
         )
     return " ".join(line.strip() for line in str(error).splitlines()[:2])
 
@@ -153,14 +159,15 @@ def _keys() -> list[str]:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write the resolved configuration as YAML."""
+    """Write a configuration as YAML."""
     write_config(config, path)
 
 
 def load_config(path: Path) -> Config:
-    """Read what `save_config` wrote.
+    """Read and validate what `save_config` wrote.
 
-    Raises UserError when there is no such run.
+    Raises:
+        UserError: when it is not the configuration of a run.
     """
     try:
         return validate(read_config(path))

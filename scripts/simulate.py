@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -45,8 +46,7 @@ def configure(overrides: Sequence[str]) -> Config:
         if not directory.is_dir():
             raise UserError(f"run.resume: there is no run directory {resume[-1]}")
         config = load_config(directory / "config.yaml")
-        config.run.dir = str(directory)
-        return config
+        return replace(config, run=replace(config.run, dir=str(directory)))
     config = compose_config(overrides)
     now = datetime.now()
     return settle(
@@ -56,19 +56,19 @@ def configure(overrides: Sequence[str]) -> Config:
 
 def settle(config: Config, directory: Path) -> Config:
     """Give the run its directory and make every path in it absolute."""
-    config.run.dir = str(directory.expanduser().absolute())
-    config.run.cache_dir = str(
-        Path(config.run.cache_dir or default_cache()).expanduser().absolute()
-    )
+    cache = Path(config.run.cache_dir or default_cache()).expanduser().absolute()
+    run = replace(config.run, dir=str(directory.expanduser().absolute()), cache_dir=str(cache))
+    data, model = config.data, config.model
     # Workers have another working directory.
-    if config.data.source in FILE_SOURCES:
-        if config.data.path:
-            config.data.path = _absolute(config.data.path)
-        if config.data.test_path:
-            config.data.test_path = _absolute(config.data.test_path)
-    if os.path.isdir(_absolute(config.model.base)):
-        config.model.base = _absolute(config.model.base)
-    return config
+    if data.source in FILE_SOURCES:
+        data = replace(
+            data,
+            path=_absolute(data.path) if data.path else data.path,
+            test_path=_absolute(data.test_path) if data.test_path else data.test_path,
+        )
+    if os.path.isdir(_absolute(model.base)):
+        model = replace(model, base=_absolute(model.base))
+    return replace(config, run=run, data=data, model=model)
 
 
 def _absolute(path: str) -> str:
@@ -101,7 +101,8 @@ def complete(config: Config) -> Config:
 
     check(config)
     assert config.run.cache_dir is not None
-    config.data.labels = resolve_labels(config.data, Path(config.run.cache_dir))
+    labels = resolve_labels(config.data, Path(config.run.cache_dir))
+    config = replace(config, data=replace(config.data, labels=labels))
     table, shares = simulated_shares(config)
     names, rows = [share.name for share in shares], []
     for share in shares:

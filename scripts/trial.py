@@ -92,7 +92,8 @@ def _run(sweep: Path, config: Config, begun: Trial, console: PlainConsole) -> Tr
     )
     directory = sweep / str(begun.number)
     config = settle(config, directory)
-    config.tracking.group = config.tracking.group or sweep.name
+    group = config.tracking.group or sweep.name
+    config = replace(config, tracking=replace(config.tracking, group=group))
     config = complete(config)
     if not (directory / "results.json").exists():
         claim(directory, config)

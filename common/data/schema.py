@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from common.errors import UserError
+from common.limits import number
 from common.tags import SCHEMES
 
 SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub", "conll")
@@ -65,6 +66,8 @@ class DataConfig:
     labels: list[str] = field(default_factory=list)
     where: dict[str, str] = field(default_factory=dict)
     validation_fraction: float = 0.1
+    # Decides which rows validate; null: `run.seed`.  A deployed partner's file has its own.
+    split_seed: int | None = number(None, 0, 2**62)
     test_fraction: float = 0.1
     test_rows: int | None = None
     test_by: str | None = None

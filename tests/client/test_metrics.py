@@ -320,7 +320,7 @@ def test_too_few_rows_are_refused_without_their_number(session: Callable[..., Se
 def test_undeclared_group_values_and_privacy_off_are_refused() -> None:
     config = Config()
     config.data.columns.groups, config.privacy.metrics = ["ward"], "private"
-    with pytest.raises(UserError, match=r"data\.group_values: name the values of ward"):
+    with pytest.raises(UserError, match=r"data\.group_values: must list the values of ward"):
         validate(config)
     config.data.group_values = {"ward": ["a"]}
     validate(config)

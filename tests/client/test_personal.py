@@ -84,7 +84,7 @@ def test_the_pull_comes_after_clipping_and_noise(
 def test_one_step_cannot_be_drawn_back() -> None:
     config = Config()
     config.train.prox_mu = 0.1
-    with pytest.raises(UserError, match=r"train\.prox_mu: a single local step"):
+    with pytest.raises(UserError, match=r"train\.prox_mu: has no effect with train\.local_steps=1"):
         validate(config)
 
 

@@ -60,7 +60,7 @@ def test_tf32_never_takes_the_norms() -> None:
     validate(config)
     config.privacy.grad_sample_mode = "bookkeeping"
     with pytest.raises(
-        UserError, match=r"model.precision: tf32 goes with privacy.grad_sample_mode=hooks"
+        UserError, match=r"model.precision: tf32 requires privacy.grad_sample_mode=hooks"
     ):
         validate(config)
 

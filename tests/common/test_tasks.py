@@ -281,7 +281,7 @@ def test_one_record_changes_a_release_by_no_more_than_its_sensitivity(
         (["task=regression"], "data.bounds: give the least and the largest number"),
         (["task=regression", "data.bounds=[3,1]"], "data.bounds: give the least"),
         (["task=multilabel", "data.target=label"], "data.target: must be labels with task=multi"),
-        (["task=multilabel", "model.head=token"], "model.head: token goes with task=ner"),
+        (["task=multilabel", "model.head=token"], "model.head: must be token with task=ner"),
         (["data.bounds=[0,1]"], "data.bounds: goes with data.target=number"),
         (["task=multilabel", "attack=label_flip"], "attack: label_flip and backdoor poison"),
         (["task=multilabel", "data=demo"], "data.target=labels: the demo's reviews have one"),

@@ -190,7 +190,7 @@ def test_where_the_rows_are_never_comes_from_the_coordinator(
     config = localised(own, asked())
     assert config.data == own.data
     assert config.data.path == str(tmp_path / "FILL-IN.csv")
-    assert config.run.seed == own.split_seed
+    assert (config.run.seed, config.split_seed) == (asked().run.seed, 0)
     for wrong, words in (
         (asked(base="/etc"), "model.base"),
         (replace(asked(), attack={"_target_": "x"}), "attack"),

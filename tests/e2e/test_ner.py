@@ -86,8 +86,8 @@ def test_a_private_tagger_from_files_to_pipeline(
             "privacy.grad_sample_mode: ghost clips windows, not sentences",
         ),
         (["privacy.metrics=private"], "privacy.metrics: private does not support task=ner"),
-        (["model.head=mean"], "model.head: token goes with task=ner"),
-        (["attack=label_flip"], "attack: label_flip and backdoor poison classified texts"),
+        (["model.head=mean"], "model.head: must be token with task=ner"),
+        (["attack=label_flip"], "attack: label_flip and backdoor poison texts with one label"),
         (["data.scheme=bilou"], "data.scheme must be one of bio, iob1, io"),
     ],
 )

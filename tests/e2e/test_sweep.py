@@ -98,7 +98,7 @@ def test_two_trials_at_once_do_not_clash(
         (["run.rounds=0", "run.seed=0,1"], "fedaccord: run.rounds: must be"),
         (["run.seeds=0,1"], "fedaccord: run.seeds: there is no such key; did you mean run.seed?"),
         (["run.dir=x", "run.seed=0,1"], "fedaccord: run.dir: is set by the sweep"),
-        (["sweep=nothing"], "fedaccord: sweep: there is no choice 'nothing'; one of "),
+        (["sweep=nothing"], "fedaccord: sweep: there is no choice 'nothing'; choose one of "),
     ],
 )
 def test_a_wrong_sweep_is_one_line(

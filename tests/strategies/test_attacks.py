@@ -149,7 +149,7 @@ def test_build_attack():
     assert build_attack(config) == IPM(0.5)
     with pytest.raises(UserError, match=r"attack\.tau: must be a finite number"):
         build_attack({**config, "tau": math.inf})
-    with pytest.raises(UserError, match=r"attack\.tua: unknown setting of IPM"):
+    with pytest.raises(UserError, match=r"attack\.tua: is not a setting of IPM"):
         build_attack({**config, "tua": 1.0})
     with pytest.raises(UserError, match=r"attack\._target_: must name a class under"):
         build_attack({"_target_": "strategies.robust.mean.Mean"})

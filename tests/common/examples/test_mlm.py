@@ -204,7 +204,7 @@ def test_the_command_composes_and_refuses_what_does_not_fit() -> None:
     assert found.outputs == ()
     assert found.about.confusion_size(0) == 2
     for override, problem in (
-        ("model.head=cls", "model.head: token goes with task=ner, lm with task=mlm"),
+        ("model.head=cls", "model.head: must be token with task=ner, lm with task=mlm"),
         ("model.prefix_cache=true", "model.prefix_cache: task=mlm masks other words"),
         ("privacy.grad_sample_mode=auto", "privacy.grad_sample_mode: auto measures classifiers"),
         ("data.labels=[a,b]", "data.labels: task=mlm reads texts alone"),
