@@ -32,7 +32,7 @@ from auditing.bounds import one_run_bound
 from auditing.f_dp import FDPAudit
 from client.bookkeeping import BookkeepingModule
 from client.clipping import clip_factors
-from client.training import Forward, Privacy, train
+from client.training import Forward, LocalTraining, Privacy, train
 from common.config import TrainConfig
 from common.device import Device
 from common.features import Batch, Examples, Ints
@@ -205,9 +205,7 @@ def _released(
             trial.network,
             rows,
             start,
-            settings,
-            trial.rate,
-            trial.privacy,
+            LocalTraining(settings, trial.rate, trial.privacy),
             SeededStream(seed, "audit batches", step),
             SeededStream(seed, "audit noise", step),
             trial.device,

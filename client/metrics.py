@@ -44,7 +44,7 @@ import numpy as np
 
 from client.accounting import BudgetExceeded, Segment, calibrate
 from client.division import TRAIN, VALIDATION, part
-from client.ledger import Ledger
+from client.ledger import Ledger, Spend
 from client.lifetime import noise_within
 from client.partner import Partner, check_rows
 from common.config import Config, config_hash
@@ -167,13 +167,15 @@ def release_metrics(
             return withheld(len(measured.confusion))
         try:
             reservation = ledger.reserve(
-                run=run,
-                release=name,
-                segments=[Segment(sigma, 1.0, 1)],
-                delta=delta,
-                what=what,
-                cap=partner.policy.budget,
-                part=here,
+                Spend(
+                    run=run,
+                    release=name,
+                    segments=[Segment(sigma, 1.0, 1)],
+                    delta=delta,
+                    what=what,
+                    part=here,
+                ),
+                partner.policy.budget,
                 withhold=True,
             )
         except BudgetExceeded:
@@ -224,13 +226,15 @@ def count_segment(config: Config) -> tuple[Segment, ...]:
 def _release_count(config: Config, partner: Partner, run: str, path: Path) -> None:
     with Ledger.open(partner.ledger, partner.name) as ledger:
         reservation = ledger.reserve(
-            run=run,
-            release=_release_name(partner, run, "examples"),
-            segments=count_segment(config),
-            delta=config.privacy.delta,
-            what="number of training rows",
-            cap=partner.policy.budget,
-            part=part(config, TRAIN),
+            Spend(
+                run=run,
+                release=_release_name(partner, run, "examples"),
+                segments=count_segment(config),
+                delta=config.privacy.delta,
+                what="number of training rows",
+                part=part(config, TRAIN),
+            ),
+            partner.policy.budget,
         )
         stream = partner.streams("examples", config_hash(config))
         noisy = float(release_counts(np.array([len(partner.train)]), 1.0, COUNT_NOISE, stream)[0])

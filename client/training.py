@@ -37,7 +37,15 @@ from common.model import Network
 from common.optimizer import local_optimizer
 from common.randomness import Stream, chosen
 
-__all__ = ["Forward", "PoissonBatches", "Privacy", "Trained", "train"]
+__all__ = [
+    "Forward",
+    "LocalTraining",
+    "PoissonBatches",
+    "Privacy",
+    "Proximal",
+    "Trained",
+    "train",
+]
 
 log = logging.getLogger(__name__)
 # The inputs of the trained part are data, so that its first hook sees no gradient of them: Opacus
@@ -53,6 +61,39 @@ class Privacy:
     max_grad_norm: float
     grad_sample_mode: str
     clipping: str = "abadi"
+
+
+@dataclass(frozen=True)
+class Proximal:
+    """The proximal term of FedProx and Ditto: mu / 2 * |w - reference|^2, added to the loss.
+
+    It is added after clipping and noise and depends on no example, so it changes nothing of the
+    privacy argument.  With mu = 0 there is none.
+    """
+
+    mu: float
+    reference: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """Settings of one local training.
+
+    Attributes:
+        config: steps, optimiser, learning rate and physical batch.
+        sample_rate: the probability with which each example enters a batch, independently of all
+            others.
+        privacy: clipping and noise; None trains without privacy.
+        expected_batch_size: the public constant that divides the sum of gradients.  None takes
+            `sample_rate * len(examples)`, which is public only where the number of examples is.
+        proximal: a proximal term, or None.
+    """
+
+    config: TrainConfig
+    sample_rate: float
+    privacy: Privacy | None = None
+    expected_batch_size: float | None = None
+    proximal: Proximal | None = None
 
 
 @dataclass(frozen=True)
@@ -178,19 +219,16 @@ def _parts(rows: Sequence[int], size: int) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / size))]
 
 
-def _attract(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    anchor: Mapping[str, Tensor],
-    pull: float,
+def _add_proximal_term(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], term: Proximal
 ) -> None:
-    """Add `pull * (w - anchor)` to the gradient of every step of the optimiser, the last thing."""
-    fixed = {name: anchor[name].to(p.device, p.dtype) for name, p in parameters.items()}
+    """Add `mu * (w - reference)` to the gradient before every step, after clipping and noise."""
+    reference = {name: term.reference[name].to(p.device, p.dtype) for name, p in parameters.items()}
 
     def before(*_: object) -> None:
         for name, p in parameters.items():
             if p.grad is not None:
-                p.grad.add_(p.detach() - fixed[name], alpha=pull)
+                p.grad.add_(p.detach() - reference[name], alpha=term.mu)
 
     optimizer.register_step_pre_hook(before)
 
@@ -215,31 +253,28 @@ def train(
     network: Network,
     examples: Examples,
     start: Mapping[str, Tensor],
-    config: TrainConfig,
-    sample_rate: float,
-    privacy: Privacy | None,
+    settings: LocalTraining,
     sampling: Stream,
     noise: Stream,
     device: Device,
-    *,
-    expected: float | None = None,
-    anchor: Mapping[str, Tensor] | None = None,
-    pull: float = 0.0,
 ) -> Trained:
-    """Take `config.local_steps` steps from `start` and return the change of each tensor.
+    """Take `settings.config.local_steps` steps from `start`.
 
-    Every row enters a batch independently with probability `sample_rate`; gradients are divided by
-    `expected`, a public constant: by default the expected batch size, `sample_rate *
-    len(examples)`, which is one only where the number of rows is public.  With `privacy`, each
-    row's gradient is clipped to C = `privacy.max_grad_norm`, and Gaussian noise of standard
-    deviation `noise_multiplier` * C is added to the sum.  Both streams must be secret for the
-    guarantee to hold.
+    Args:
+        network: the model; it keeps the parameters after the last step.
+        examples: the partner's own training examples.
+        start: the trainable tensors to start from, by name.
+        settings: how to sample, clip, add noise and step.
+        sampling: decides which examples enter a batch.
+        noise: the source of the Gaussian noise; both streams must be secret for the guarantee.
+        device: where to compute.
 
-    With `pull`, each step also follows the gradient of `pull / 2 * |w - anchor|^2`, the proximal
-    term of FedProx and Ditto.  It is added after clipping and noise and knows no row, so it changes
-    nothing of the privacy argument.
+    Returns:
+        the change of each tensor.
 
-    Without `privacy` an error in a row is raised; with it, a row that fails adds zero.
+    Raises:
+        Exception: without privacy, whatever an example's error is; with privacy, an example that
+            fails adds zero.
     """
     keep_memory()
     network.suffix.to(device.device)
@@ -247,33 +282,17 @@ def train(
     start = network.read()
     network.suffix.train()
     examples = examples.drawn(sampling)
-    model = Forward(network, examples)
-    expected = sample_rate * len(examples) if expected is None else expected
+    config, rate = settings.config, settings.sample_rate
     lengths = np.asarray(examples.lengths)
-    batches = list(PoissonBatches(lengths, sample_rate, config.local_steps, sampling))
-    frozen_seconds = _ready(examples, batches, private=privacy is not None)
-    inner = local_optimizer(list(network.trainable().values()), config)
-    if pull > 0:
-        assert anchor is not None
-        _attract(inner, network.trainable(), anchor, pull)
-    steps: _PlainSteps | _PrivateSteps
-    if privacy is None:
-        steps = _PlainSteps(model, inner, examples, device, config.physical_batch, expected)
-    else:
-        optimizer = private_optimizer(
-            inner,
-            privacy.grad_sample_mode,
-            privacy.clipping,
-            noise_multiplier=privacy.noise_multiplier,
-            clip=privacy.max_grad_norm,
-            expected=expected,
-            stream=noise,
-        )
-        steps = _PrivateSteps(model, optimizer, examples, device, config.physical_batch, privacy)
+    batches = list(PoissonBatches(lengths, rate, config.local_steps, sampling))
+    frozen_seconds = _ready(examples, batches, private=settings.privacy is not None)
+    expected = settings.expected_batch_size
+    expected = rate * len(examples) if expected is None else expected
+    steps = _steps(network, examples, settings, expected, noise, device)
     began = time.perf_counter()
     try:
-        for rows in batches:
-            steps.step(rows)
+        for batch in batches:
+            steps.step(batch)
     finally:
         steps.close()
     seconds = time.perf_counter() - began
@@ -281,3 +300,31 @@ def train(
     after = network.read()
     delta = {name: after[name] - start[name] for name in start}
     return Trained(delta, expected * config.local_steps, seconds, frozen_seconds)
+
+
+def _steps(
+    network: Network,
+    examples: Examples,
+    settings: LocalTraining,
+    expected: float,
+    noise: Stream,
+    device: Device,
+) -> _PlainSteps | _PrivateSteps:
+    """The optimiser and how it steps; `expected` divides the sum of gradients."""
+    model = Forward(network, examples)
+    config, privacy = settings.config, settings.privacy
+    inner = local_optimizer(list(network.trainable().values()), config)
+    if settings.proximal is not None and settings.proximal.mu > 0:
+        _add_proximal_term(inner, network.trainable(), settings.proximal)
+    if privacy is None:
+        return _PlainSteps(model, inner, examples, device, config.physical_batch, expected)
+    optimizer = private_optimizer(
+        inner,
+        privacy.grad_sample_mode,
+        privacy.clipping,
+        noise_multiplier=privacy.noise_multiplier,
+        max_grad_norm=privacy.max_grad_norm,
+        expected_batch_size=expected,
+        stream=noise,
+    )
+    return _PrivateSteps(model, optimizer, examples, device, config.physical_batch, privacy)

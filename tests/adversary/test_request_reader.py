@@ -17,7 +17,7 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import session, work
+from client import handlers, session
 from common import messages
 from common.config import Config, from_json, from_mapping, to_json
 from common.config_file import read_config, write_config
@@ -64,7 +64,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
     def answer(config: str) -> str:
         context = Context(1, 2, {}, RecordDict(), {"config": config})
         message = Message(messages.pack(messages.Request("r")), 2, messages.PREPARE)
-        body = messages.unpack(session.answer(message, context, work.prepare).content)
+        body = messages.unpack(session.answer(message, context, handlers.prepare).content)
         assert isinstance(body, messages.Refusal)
         assert body.partner == "?"
         return body.reason

@@ -18,11 +18,23 @@ from typing import Any
 
 import pytest
 
-import client.ledger
 import common.files
 from client import lifetime
 from client.accounting import Budget, Segment, epsilon
-from client.ledger import BudgetExceeded, Ledger, LedgerError, read, verify
+from client.ledger import (
+    BudgetExceeded,
+    Ledger,
+    LedgerError,
+    Spend,
+    account,
+    chain,
+    entries,
+    head,
+    read,
+    spends,
+    storage,
+    verify,
+)
 from common.errors import UserError
 from common.files import canonical_json, sha256_text
 from scripts import ledger as command
@@ -32,7 +44,7 @@ ROUND = Segment(1.0, 0.05, 4)
 
 
 def reserve(ledger: Ledger, release: str, cap: Budget | None = None, run: str = "a") -> Any:
-    return ledger.reserve(run, release, [ROUND], DELTA, "training", cap)
+    return ledger.reserve(Spend(run, release, [ROUND], DELTA, "training"), cap)
 
 
 def reserve_until_refused(ledger: Ledger, cap: Budget | None, granted: list[Segment]) -> None:
@@ -85,7 +97,7 @@ def test_same_release_counts_once_and_only_with_the_same_mechanism(tmp_path: Pat
         ledger.commit(first)
         assert [e.kind for e in ledger.entries()] == ["genesis", "reserve", "commit"]
         with pytest.raises(LedgerError, match="another mechanism"):
-            ledger.reserve("a", "r1", [Segment(2.0, 0.05, 4)], DELTA, "training", None)
+            ledger.reserve(Spend("a", "r1", [Segment(2.0, 0.05, 4)], DELTA, "training"), None)
         with pytest.raises(LedgerError, match="another mechanism or run"):
             reserve(ledger, "r1", run="b")
 
@@ -105,14 +117,14 @@ def test_budget_is_never_exceeded_and_a_refusal_costs_nothing(tmp_path: Path) ->
         assert epsilon([*granted, ROUND], DELTA).value > 2.5
         assert ledger.entries()[-1].kind == "refuse"
         with pytest.raises(BudgetExceeded) as refused:
-            ledger.reserve("a", "x", [ROUND], 1e-3, "training", cap)
+            ledger.reserve(Spend("a", "x", [ROUND], 1e-3, "training"), cap)
         assert "delta 0.001 is above" in refused.value.detail
     assert verify(tmp_path / "notes.db") == []
 
 
 def test_release_without_noise_leaves_nothing(tmp_path: Path) -> None:
     with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
-        ledger.reserve("a", "r1", [Segment(0.0, 1.0, 1)], DELTA, "exact metrics", None)
+        ledger.reserve(Spend("a", "r1", [Segment(0.0, 1.0, 1)], DELTA, "exact metrics"), None)
         with pytest.raises(BudgetExceeded) as refused:
             reserve(ledger, "r2", Budget(8.0, DELTA))
         assert "epsilon inf of 8" in refused.value.detail
@@ -170,9 +182,9 @@ def tamper(path: Path, change: Callable[[Rows], Rows]) -> None:
     connection = sqlite3.connect(path)
     rows = [list(row) for row in connection.execute("SELECT * FROM entries ORDER BY seq")]
     connection.execute("DROP TABLE entries")
-    connection.execute(client.ledger._SCHEMA["entries"])
+    connection.execute(chain.SCHEMA["entries"])
     connection.executemany("INSERT INTO entries VALUES (?, ?, ?)", change(rows))
-    for name, statement in client.ledger._SCHEMA.items():
+    for name, statement in chain.SCHEMA.items():
         if name != "entries":
             connection.execute(statement)
     connection.commit()
@@ -275,7 +287,7 @@ def test_removed_guard_head_or_file_is_found(tmp_path: Path) -> None:
     assert verify(path) == ["the guard 'no_delete' has been changed or removed"]
 
     connection = sqlite3.connect(path)
-    connection.execute(client.ledger._SCHEMA["no_delete"])
+    connection.execute(chain.SCHEMA["no_delete"])
     connection.close()
     assert verify(path) == []
     head.unlink()
@@ -384,7 +396,7 @@ def test_a_busy_ledger_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = filled(tmp_path / "notes.db", 1)
-    monkeypatch.setattr(client.ledger, "_BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(storage, "BUSY_SECONDS", 0.01)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(LedgerError, match="cannot be read now: database is locked"):
@@ -415,7 +427,7 @@ def test_nothing_is_appended_that_could_not_be_read_again(tmp_path: Path) -> Non
     with Ledger.open(path, "notes") as ledger:
         for delta in (math.nan, 0.0, 1.0):
             with pytest.raises(ValueError, match="not a row"):
-                ledger.reserve("a", "r5", [ROUND], delta, "training", Budget(8.0, DELTA))
+                ledger.reserve(Spend("a", "r5", [ROUND], delta, "training"), Budget(8.0, DELTA))
     assert verify(path) == []
 
 
@@ -459,8 +471,8 @@ def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "notes.db"
     reserved: list[Segment] = []
     with Ledger.open(path, "notes") as ledger:
-        pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
-        ledger._db.execute(f"PRAGMA max_page_count = {pages + 2}")
+        pages = ledger._storage.connection.execute("PRAGMA page_count").fetchone()[0]
+        ledger._storage.connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         with pytest.raises(LedgerError, match=r"cannot be written .*nothing may be trained"):
             reserve_until_refused(ledger, None, reserved)
         assert ledger.spent() == reserved
@@ -473,10 +485,13 @@ def test_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
 
 # --- killed at every write ----------------------------------------------------------------------
 
-TRACED = {client.ledger.__file__, common.files.__file__}
+TRACED = {
+    str(module.__file__)
+    for module in (account, chain, entries, head, spends, storage, common.files)
+}
 WRITERS = {
-    *("open", "_create_private", "_connect", "_begin", "_transaction", "_store_head", "_insert"),
-    *("reserve", "commit", "_append", "add", "write_atomic", "fsync_directory"),
+    *("open", "_create_private", "connect", "begin", "_transaction", "_store_head", "_insert"),
+    *("reserve", "commit", "appending", "add", "write_atomic", "fsync_directory"),
 }
 # sqlite3_io_methods: an int, then pointers; these are the ones that change a file.
 X_WRITE, X_TRUNCATE, X_SYNC = 3, 4, 5
@@ -694,7 +709,7 @@ def test_show_says_what_is_spent_and_left(
         ledger.commit(reserve(ledger, "r1", cap, run="[first]"))
         reserve(ledger, "r2", cap, run="second")
         with pytest.raises(BudgetExceeded):
-            ledger.reserve("second", "r3", [Segment(0.3, 0.5, 9)], DELTA, "training", cap)
+            ledger.reserve(Spend("second", "r3", [Segment(0.3, 0.5, 9)], DELTA, "training"), cap)
         spent = ledger.epsilon(DELTA)
     assert command.show(path) == 0
     out = capsys.readouterr().out

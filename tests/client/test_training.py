@@ -14,7 +14,7 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
 from auditing.canaries import Chosen
-from client.training import PoissonBatches, Privacy, train
+from client.training import LocalTraining, PoissonBatches, Privacy, train
 from client.wiring import cut_off
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
@@ -92,9 +92,9 @@ def test_equals_explicit_per_example_loop(
         net,
         examples,
         start,
-        TrainConfig(physical_batch=7),
-        0.4,
-        Privacy(1e-9, 0.05, clipping, clipping_rule),
+        LocalTraining(
+            TrainConfig(physical_batch=7), 0.4, Privacy(1e-9, 0.05, clipping, clipping_rule)
+        ),
         SeededStream(5),
         SeededStream(6),
         FP32,
@@ -110,12 +110,12 @@ def test_noise_has_the_stated_size(
     net, config = network(tiny_bert, trainable="last_k")
     examples = make_examples(net, config, reviews, tmp_path, 50)
     start = net.read()
-    settings = (net, examples, start, TrainConfig(), 0.5)
+    inputs = (net, examples, start)
 
     def run(sigma: float, noise_seed: int) -> Tensor:
         done = train(
-            *settings,
-            Privacy(sigma, 0.3, "hooks"),
+            *inputs,
+            LocalTraining(TrainConfig(), 0.5, Privacy(sigma, 0.3, "hooks")),
             SeededStream(1),
             SeededStream(noise_seed),
             FP32,
@@ -138,9 +138,7 @@ def test_empty_batch_takes_a_noised_step(
             net,
             examples,
             net.read(),
-            TrainConfig(local_steps=2),
-            1e-9,
-            Privacy(1.0, 0.1, clipping),
+            LocalTraining(TrainConfig(local_steps=2), 1e-9, Privacy(1.0, 0.1, clipping)),
             SeededStream(1),
             SeededStream(2),
             FP32,
@@ -170,9 +168,7 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
             net,
             examples,
             start,
-            TrainConfig(),
-            rate,
-            Privacy(1e-12, 0.1, clipping, clipping_rule),
+            LocalTraining(TrainConfig(), rate, Privacy(1e-12, 0.1, clipping, clipping_rule)),
             SeededStream(1),
             SeededStream(2),
             Device(torch.device("cpu"), precision),
@@ -196,9 +192,7 @@ def test_a_row_whose_gradient_overflows_does_not_show(
         net,
         examples,
         net.read(),
-        TrainConfig(),
-        1.0,
-        Privacy(1e-12, 0.1, clipping),
+        LocalTraining(TrainConfig(), 1.0, Privacy(1e-12, 0.1, clipping)),
         SeededStream(1),
         SeededStream(2),
         FP32,
@@ -220,9 +214,7 @@ def test_from_the_cache_equals_without_it(
             net,
             examples,
             net.read(),
-            TrainConfig(local_steps=3),
-            0.3,
-            Privacy(0.5, 0.1, "hooks"),
+            LocalTraining(TrainConfig(local_steps=3), 0.3, Privacy(0.5, 0.1, "hooks")),
             SeededStream(1),
             SeededStream(2),
             FP32,
@@ -270,13 +262,15 @@ def test_rows_that_fail_add_nothing_and_others_all(
             net,
             rows,
             net.read(),
-            TrainConfig(physical_batch=8),
-            1.0,
-            Privacy(1e-12, 0.1, clipping),
+            LocalTraining(
+                TrainConfig(physical_batch=8),
+                1.0,
+                Privacy(1e-12, 0.1, clipping),
+                expected_batch_size=30.0,
+            ),
             SeededStream(1),
             SeededStream(2),
             FP32,
-            expected=30.0,
         )
         return torch.cat([d.flatten() for d in done.delta.values()])
 
@@ -307,7 +301,14 @@ def test_a_batch_that_fails_half_way_leaves_nothing_behind(
         privacy = Privacy(1e-12, 0.1, clipping)
         steps = TrainConfig(physical_batch=8)
         streams = (SeededStream(1), SeededStream(2))
-        done = train(net, examples, start, steps, 1.0, privacy, *streams, FP32, expected=30.0)
+        done = train(
+            net,
+            examples,
+            start,
+            LocalTraining(steps, 1.0, privacy, expected_batch_size=30.0),
+            *streams,
+            FP32,
+        )
         return torch.cat([d.flatten() for d in done.delta.values()])
 
     start = net.read()
@@ -372,8 +373,16 @@ def test_no_rows_at_all_take_a_noised_step(
     nothing = make_examples(net, config, reviews, tmp_path, 0)
     for clipping in WAYS:
         streams = (SeededStream(1), SeededStream(2))
-        done = train(net, nothing, net.read(), TrainConfig(), 0.5, Privacy(1.0, 0.1, clipping),
-                     *streams, FP32, expected=10.0)  # fmt: skip
+        done = train(
+            net,
+            nothing,
+            net.read(),
+            LocalTraining(
+                TrainConfig(), 0.5, Privacy(1.0, 0.1, clipping), expected_batch_size=10.0
+            ),
+            *streams,
+            FP32,
+        )
         assert all(bool(d.abs().max() > 0) for d in done.delta.values())
 
 
@@ -384,5 +393,11 @@ def test_without_privacy_a_row_that_fails_is_an_error(
     examples = make_examples(net, config, reviews, tmp_path, 30)
     streams = (SeededStream(1), SeededStream(2))
     with pytest.raises(IndexError):
-        train(net, Chosen(examples, np.full(30, 99)), net.read(), TrainConfig(), 1.0, None,
-              *streams, FP32)  # fmt: skip
+        train(
+            net,
+            Chosen(examples, np.full(30, 99)),
+            net.read(),
+            LocalTraining(TrainConfig(), 1.0, None),
+            *streams,
+            FP32,
+        )

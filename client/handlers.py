@@ -17,8 +17,8 @@ from client import personal
 from client.accounting import Segment, calibrate
 from client.division import TRAIN, part
 from client.exact import note_exact
-from client.fastest import choose
-from client.ledger import Ledger
+from client.grad_sample_mode import choose
+from client.ledger import Ledger, Spend
 from client.lifetime import noise_within
 from client.metrics import (
     COUNT_NOISE,
@@ -31,7 +31,7 @@ from client.metrics import (
 from client.partner import group_values
 from client.policy import PolicyRequest
 from client.session import Session
-from client.training import Privacy, Trained
+from client.training import LocalTraining, Privacy, Proximal, Trained
 from client.training import train as train_locally
 from client.wiring import cut_off
 from common import messages
@@ -257,15 +257,16 @@ def _trained(
             session.network,
             session.train,
             start,
-            config.train,
-            rate,
-            privacy,
+            LocalTraining(
+                config.train,
+                rate,
+                privacy,
+                expected_batch_size=float(config.train.batch_size),
+                proximal=Proximal(config.train.prox_mu, start),
+            ),
             sampling,
             noise,
             session.device,
-            expected=float(config.train.batch_size),
-            anchor=start,
-            pull=config.train.prox_mu,
         )
         report = _report(session, measured, request.run, ledger, trained)
         # After clipping and noise: post-processing, which costs no privacy.
@@ -277,13 +278,15 @@ def _trained(
     # releases the very same numbers and costs nothing.  In deployment every release is new.
     nonce = "" if partner.seed is not None else f"/{secrets.token_hex(16)}"
     reservation = ledger.reserve(
-        run=request.run,
-        release=f"{request.run}/{step}{nonce}",
-        segments=[Segment(sigma, rate, config.train.local_steps)],
-        delta=config.privacy.delta,
-        what=f"round {request.round}: {config.train.local_steps} training steps",
-        cap=partner.policy.budget,
-        part=part(config, TRAIN),
+        Spend(
+            run=request.run,
+            release=f"{request.run}/{step}{nonce}",
+            segments=[Segment(sigma, rate, config.train.local_steps)],
+            delta=config.privacy.delta,
+            what=f"round {request.round}: {config.train.local_steps} training steps",
+            part=part(config, TRAIN),
+        ),
+        partner.policy.budget,
     )
     reply = steps()
     # It is spent either way: a reservation counts whether it was committed or not.

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import TrainConfig
 from common.device import Device
 from common.features import Examples, TokenExamples
@@ -110,7 +110,13 @@ def _examples_per_second(
         for way in CANDIDATES:
             how = replace(privacy, grad_sample_mode=way)
             done = train(
-                network, rows, start, step, 1.0, how, SystemStream(), SystemStream(), device
+                network,
+                rows,
+                start,
+                LocalTraining(step, 1.0, how),
+                SystemStream(),
+                SystemStream(),
+                device,
             )
             if repeat > 0:
                 best[way] = max(best[way], done.examples / done.seconds)
