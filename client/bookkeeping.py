@@ -64,8 +64,8 @@ class _Samples:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """sum_i c_i g_i for `factors` c [n]; a gradient whose factor is 0 need not be finite."""
-        kept = factors > 0
-        return torch.einsum("n,n...->...", factors[kept], self.gradients[kept])
+        positive = factors > 0
+        return torch.einsum("n,n...->...", factors[positive], self.gradients[positive])
 
 
 @dataclass(frozen=True)
@@ -119,17 +119,17 @@ def _weighted_products(a: Tensor, b: Tensor, factors: Tensor) -> Tensor:
     An example whose factor is 0 need not be finite.
     """
     scale = factors.tolist()
-    kept = [i for i, factor in enumerate(scale) if factor > 0]
+    contributing = [i for i, factor in enumerate(scale) if factor > 0]
     if b.dtype == torch.float32 or a.shape[1] < FEW_TOKENS:
-        if len(kept) < len(a):
-            a, b, factors = a[kept], b[kept], factors[kept]
+        if len(contributing) < len(a):
+            a, b, factors = a[contributing], b[contributing], factors[contributing]
         scaled = b.float() * factors.view(-1, 1, 1)
         return scaled.flatten(0, 1).T @ a.flatten(0, 1).float()
     total = torch.zeros((b.shape[2], a.shape[2]), device=b.device)
     # Buffers: an addition of other dtypes would allocate one for every example.
     one = torch.empty(total.shape, dtype=b.dtype, device=b.device)
     wide = torch.empty_like(total)
-    for i in kept:
+    for i in contributing:
         torch.mm(b[i].T, a[i], out=one)
         total.add_(wide.copy_(one), alpha=scale[i])
     return total

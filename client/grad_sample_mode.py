@@ -76,9 +76,9 @@ def choose(
     key = sha256_text("clipping", canonical_json(what))[:32]
     folder = built_once(private_directory(cache) / f"clipping-{key}", measure)
     speeds: dict[str, float] = json.loads((folder / "speeds.json").read_text())
-    picked = max(CANDIDATES, key=lambda way: speeds[way])
-    said = ", ".join(f"{way} {speed:.1f}" for way, speed in speeds.items())
-    log.info("privacy.grad_sample_mode: auto picked %s (examples/s: %s)", picked, said)
+    picked = max(CANDIDATES, key=lambda mode: speeds[mode])
+    measured = ", ".join(f"{mode} {speed:.1f}" for mode, speed in speeds.items())
+    log.info("privacy.grad_sample_mode: auto picked %s (examples/s: %s)", picked, measured)
     return replace(privacy, grad_sample_mode=picked)
 
 
@@ -107,8 +107,8 @@ def _examples_per_second(
     step = replace(config, local_steps=1)
     best = dict.fromkeys(CANDIDATES, 0.0)
     for repeat in range(REPEATS + 1):
-        for way in CANDIDATES:
-            how = replace(privacy, grad_sample_mode=way)
+        for mode in CANDIDATES:
+            how = replace(privacy, grad_sample_mode=mode)
             done = train(
                 network,
                 rows,
@@ -119,6 +119,6 @@ def _examples_per_second(
                 device,
             )
             if repeat > 0:
-                best[way] = max(best[way], done.examples / done.seconds)
+                best[mode] = max(best[mode], done.examples / done.seconds)
     network.write(start)
     return best

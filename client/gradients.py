@@ -185,11 +185,15 @@ class BookkeepingClipper(_SumClipper):
 
 
 def clipper(
-    way: str, model: Forward, optimizer: DPOptimizer, clipping_rule: str, device: Device
+    grad_sample_mode: str,
+    model: Forward,
+    optimizer: DPOptimizer,
+    clipping_rule: str,
+    device: Device,
 ) -> Clipper:
     """A new clipper for `privacy.grad_sample_mode`; its hooks stay on the model until it closes."""
-    if way == "ghost":
+    if grad_sample_mode == "ghost":
         return GhostClipper(model, optimizer, clipping_rule)
-    if way == "bookkeeping":
+    if grad_sample_mode == "bookkeeping":
         return BookkeepingClipper(model, optimizer.max_grad_norm, clipping_rule, device)
     return HooksClipper(model, device)

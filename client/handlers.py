@@ -168,13 +168,13 @@ def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float
         return 0.0
     privacy, steps = config.privacy, config.run.rounds * config.train.local_steps
     rate = sample_rate(session, run)
-    told = count_segment(config)
+    count = count_segment(config)
     others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
     name, limit = session.partner.name, session.partner.policy.budget
-    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, told, dataset=name)
+    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, count, dataset=name)
     if not others and limit.epsilon >= privacy.epsilon and limit.delta / 2 >= privacy.delta:
         return own
-    before, planned = (*others, *told), not others
+    before, planned = (*others, *count), not others
     left = noise_within(limit, rate, steps, before, planned=planned, dataset=name)
     return max(own, left)
 
@@ -299,13 +299,13 @@ def _privacy(session: Session, sigma: float) -> Privacy | None:
     """How this message's gradients are made private; None without noise, when privacy is off."""
     if not sigma > 0:
         return None
-    config, asked = session.config, session.config.privacy
+    config, privacy = session.config, session.config.privacy
     return choose(
         session.network,
         session.train,
         config.model.max_length,
         config.train,
-        Privacy(sigma, asked.max_grad_norm, asked.grad_sample_mode, asked.clipping),
+        Privacy(sigma, privacy.max_grad_norm, privacy.grad_sample_mode, privacy.clipping),
         session.device,
         session.partner.cache,
     )
@@ -331,8 +331,8 @@ def digest(parameters: Mapping[str, Tensor]) -> str:
 def _measure(session: Session, run: str, step: str) -> Metrics:
     """What may be told of the model as it stands, on the validation rows."""
     # The table holds the columns of the partner's own file; those that the run asks for leave.
-    asked = session.config.data.columns.groups
-    groups = {n: v for n, v in group_values(session.partner.validation).items() if n in asked}
+    requested = session.config.data.columns.groups
+    groups = {n: v for n, v in group_values(session.partner.validation).items() if n in requested}
     measured = evaluate_on(
         session.network, session.validation, groups, session.device, on_error=_unmeasured
     )

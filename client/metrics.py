@@ -127,12 +127,12 @@ def metrics_noise_multiplier(config: Config, partner: Partner, run: str, ledger:
         BudgetExceeded: if that would be more than MOST_NOISE times what the run asked for by
             itself: such counts say nothing, and what is left is better kept.
     """
-    asked, delta = config.metrics_epsilon, config.privacy.delta
+    target, delta = config.metrics_epsilon, config.privacy.delta
     releases, name = config.run.rounds + 1, partner.name
-    own = calibrate(asked, delta, 1.0, releases, dataset=name)
+    own = calibrate(target, delta, 1.0, releases, dataset=name)
     here, limit = part(config, VALIDATION), partner.policy.budget
     others = ledger.beside(here, other_than=run)
-    if not others and limit.epsilon >= asked and limit.delta / 2 >= delta:
+    if not others and limit.epsilon >= target and limit.delta / 2 >= delta:
         return own
     planned = ledger.planned(run, here)
     left = noise_within(limit, 1.0, releases, others, planned=planned, dataset=name)

@@ -66,13 +66,13 @@ def deliver(session: Session, request: Request, delivered: Mapping[str, Tensor])
     if not done:
         return
     groups = group_values(session.partner.validation)
-    found: dict[str, object] = {"round": done, "rows": len(session.validation)}
+    figures: dict[str, object] = {"round": done, "rows": len(session.validation)}
     for name, parameters in (("global", delivered), ("personal", {**delivered, **standing})):
         session.network.write(parameters)
         measured = evaluate(session.network, session.validation, groups, session.device)
-        found[name] = {"accuracy": measured.accuracy, "loss": measured.loss}
+        figures[name] = {"accuracy": measured.accuracy, "loss": measured.loss}
     export({**delivered, **standing}, session.config, directory / "model")
-    write_atomic(directory / "personal.json", json.dumps(found, indent=1) + "\n")
+    write_atomic(directory / "personal.json", json.dumps(figures, indent=1) + "\n")
 
 
 def _directory(session: Session, request: Request) -> Path:

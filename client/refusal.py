@@ -9,7 +9,7 @@ from common.refusals import Reason, Refused
 from common.request import KEYS
 
 
-def told(error: Exception) -> str:
+def public_reason(error: Exception) -> str:
     """The sentence of the fixed list that may be sent for `error`.
 
     A function of the kind of the error alone, and of the name of a key of our own schema: its text
@@ -17,15 +17,15 @@ def told(error: Exception) -> str:
     """
     match error:
         case Refused():
-            return error.reason.told(error.key if error.key in KEYS else "")
+            return error.reason.sentence(error.key if error.key in KEYS else "")
         case LocalError() | OSError():
-            return Reason.OWN_FILES.told()
+            return Reason.OWN_FILES.sentence()
         case UserError():
-            return Reason.OTHER.told()
+            return Reason.OTHER.sentence()
         case MessageError():
-            return Reason.MESSAGE.told()
+            return Reason.MESSAGE.sentence()
         case _:
-            return Reason.INTERNAL.told()
+            return Reason.INTERNAL.sentence()
 
 
 def described(error: Exception) -> str:

@@ -122,10 +122,10 @@ def _left(
 
 def _last_cap(entries: list[ledger.Entry]) -> tuple[Budget | None, float]:
     """The limit that the last request came under, and the delta to report at."""
-    asked = [e for e in entries if e.kind in ("reserve", "refuse")]
-    limited = [e for e in asked if e.body["cap"] is not None]
+    requests = [e for e in entries if e.kind in ("reserve", "refuse")]
+    limited = [e for e in requests if e.body["cap"] is not None]
     if not limited:
-        return None, float(asked[-1].body["delta"])
+        return None, float(requests[-1].body["delta"])
     last = limited[-1]
     budget = Budget(*last.body["cap"])
     return budget, budget.delta

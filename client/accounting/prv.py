@@ -168,7 +168,7 @@ class _Truncated:
         Raises ArithmeticError when half as many nodes give another number.
         """
         away = np.logspace(-9, 0, 28) * max(-self.low, self.high)
-        crowded = [place + np.concatenate([-away, [0.0], away]) for place in self.steep]
+        crowded = [point + np.concatenate([-away, [0.0], away]) for point in self.steep]
         # Evenly too, for the bulk of a loss that lies away from these.
         points = np.concatenate([*crowded, np.linspace(self.low, self.high, 257)])
         edges = np.unique(np.clip(points, self.low, self.high))
@@ -178,9 +178,9 @@ class _Truncated:
         return self.high - fine
 
     def _integral(self, edges: Array, nodes: int) -> float:
-        places, weights = np.polynomial.legendre.leggauss(nodes)
+        nodes_at, weights = np.polynomial.legendre.leggauss(nodes)
         half = np.diff(edges)[:, None] / 2
-        at = edges[:-1, None] + half * (1 + places)
+        at = edges[:-1, None] + half * (1 + nodes_at)
         return float((self.cdf(at) * weights * half).sum())
 
 

@@ -32,7 +32,7 @@ SECONDS = 5.0
 SECRET = "postgresql+psycopg://reader:hunter2@db.local/notes"
 # In every value that the coordinator makes up.
 CANARY = "c4n4ry"
-REASONS = frozenset(reason.told(key) for reason in Reason for key in ("", *KEYS))
+REASONS = frozenset(reason.sentence(key) for reason in Reason for key in ("", *KEYS))
 INTERPOLATIONS = (
     "${oc.env:NOTES_DB}",
     "${oc.env:FEDACCORD_PARTNER}",
@@ -102,15 +102,15 @@ def test_no_escape_makes_a_value_a_program(ask: Ask, key: str, value: str) -> No
 def test_the_refusal_names_the_key_alone(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     tree = json.loads(to_json(Config()))
     tree["model"]["head"] = f"{CANARY}\n\x1b[2J\u202e"
-    assert ask(json.dumps(tree)) == Reason.SETTING.told("model.head")
+    assert ask(json.dumps(tree)) == Reason.SETTING.sentence("model.head")
     # The partner's own log has the value, on one line.
     assert f"{CANARY} ?[2J?" in caplog.text
     assert "\x1b" not in caplog.text
     tree["model"]["head"] = 3
-    assert ask(json.dumps(tree)) == Reason.UNREADABLE.told("model.head")
+    assert ask(json.dumps(tree)) == Reason.UNREADABLE.sentence("model.head")
     tree["model"] = {CANARY: 1}
-    assert ask(json.dumps(tree)) == Reason.UNREADABLE.told("model")
-    assert ask(to_json(Config())) == Reason.OWN_SETTINGS.told()
+    assert ask(json.dumps(tree)) == Reason.UNREADABLE.sentence("model")
+    assert ask(to_json(Config())) == Reason.OWN_SETTINGS.sentence()
 
 
 @pytest.mark.parametrize(
@@ -256,11 +256,11 @@ def test_thousands_of_configurations(ask: Ask, caplog: pytest.LogCaptureFixture)
         assert reason in REASONS
         assert not any(word in reason for word in (CANARY, "hunter2", "/"))
         told.add(reason)
-        if reason == Reason.OWN_SETTINGS.told():
+        if reason == Reason.OWN_SETTINGS.sentence():
             accepted += 1
             config = checked(text)
             assert to_json(from_json(to_json(config))) == to_json(config)
-    assert Reason.INTERNAL.told() not in told
+    assert Reason.INTERNAL.sentence() not in told
     assert slowest < SECONDS
     assert CASES // 20 < accepted < CASES // 2
     assert len(told) > 50

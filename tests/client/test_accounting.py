@@ -27,7 +27,7 @@ from client.accounting import (
     rdp,
     rdp_epsilon,
 )
-from client.refusal import told
+from client.refusal import public_reason
 from common.errors import UserError
 from common.refusals import Reason
 
@@ -240,7 +240,7 @@ def test_refused_when_nothing_is_left() -> None:
         calibrate(already, DELTA, 0.1, 1, spent, dataset="notes")
     assert caught.value.detail.startswith("data set 'notes': nothing is left of the budget")
     # For the partner's own log; what a coordinator reads has no figure.
-    assert told(caught.value) == Reason.BUDGET.told()
+    assert public_reason(caught.value) == Reason.BUDGET.sentence()
 
 
 def test_refused_when_what_is_left_is_too_little_for_any_noise() -> None:
@@ -248,7 +248,7 @@ def test_refused_when_what_is_left_is_too_little_for_any_noise() -> None:
     with pytest.raises(BudgetExceeded) as caught:
         calibrate(epsilon(spent, DELTA).value * 1.0001, DELTA, 0.1, 1, spent)
     assert "cannot be met" in caught.value.detail
-    assert told(caught.value) == Reason.TOO_MUCH_NOISE.told("privacy.epsilon")
+    assert public_reason(caught.value) == Reason.TOO_MUCH_NOISE.sentence("privacy.epsilon")
 
 
 def test_delta_must_be_below_one_over_n_and_the_message_keeps_n_secret() -> None:

@@ -30,7 +30,8 @@ def test_automatic_clipping_is_the_formula_of_auto_s() -> None:
 @pytest.mark.parametrize("rule", ["abadi", "automatic"])
 def test_no_gradient_contributes_more_than_the_clipping_norm(rule: str) -> None:
     norms = torch.logspace(-8, 30, 500)
-    assert float((clip_factors(norms, 0.7, rule) * norms).max()) <= 0.7
+    # Up to the rounding of float32, for which the noise leaves room (`common.grid`).
+    assert float((clip_factors(norms, 0.7, rule) * norms).max()) <= 0.7 * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("rule", ["abadi", "automatic"])

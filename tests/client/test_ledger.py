@@ -90,7 +90,7 @@ def test_budget_is_never_exceeded_and_a_refusal_costs_nothing(tmp_path: Path) ->
         with pytest.raises(BudgetExceeded) as refused:
             reserve_until_refused(ledger, cap, granted)
         assert "'notes' exceeded: epsilon " in refused.value.detail
-        assert not any(character.isdigit() for character in refused.value.told)
+        assert not any(character.isdigit() for character in refused.value.sentence)
         assert len(granted) > 1
         assert ledger.spent() == granted
         assert ledger.epsilon(DELTA) <= 2.5

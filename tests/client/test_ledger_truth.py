@@ -236,7 +236,7 @@ def test_the_filters_order_depends_on_the_limit_alone() -> None:
             Budget(1.0, DELTA), 0.1, 20, [exact.EXACTLY], planned=False, dataset="notes"
         )
     assert "inf" in caught.value.detail
-    assert "inf" not in caught.value.told
+    assert "inf" not in caught.value.sentence
 
 
 def test_a_simulations_limit_adds_no_noise_to_its_only_run(
