@@ -113,6 +113,10 @@ def _sites(tree: ast.Module) -> Iterator[_Site]:
 class _Walk:
     """Yields sites in source order; `span` is the range of lines of the statement at hand."""
 
+    def __init__(self) -> None:
+        # Whether the functions around the statement at hand return a truth value, innermost last.
+        self.truth = [False]
+
     def statements(self, body: list[ast.stmt], function: str) -> Iterator[_Site]:
         """The sites of a list of statements."""
         for statement in body:
@@ -127,7 +131,9 @@ class _Walk:
                 for default in defaults:
                     yield from self.inside(node.args, default, function, span)
                 inner = f"{function}.{node.name}" if function else node.name
+                self.truth.append(node.returns is not None and ast.unparse(node.returns) == "bool")
                 yield from self.statements(node.body, inner)
+                self.truth.pop()
             case ast.ClassDef():
                 for child in node.body:
                     yield from self.statement(child, f"{function}.{node.name}" if function else "")
@@ -182,12 +188,15 @@ class _Walk:
         yield _Site(node.test, span, function, apply)
 
     def returned(self, node: ast.Return, function: str, span: tuple[int, int]) -> Iterator[_Site]:
-        """None in place of what is returned."""
-        if isinstance(node.value, ast.Constant) and node.value.value is None:
+        """The negation of a truth value, and None in place of anything else that is returned."""
+        if isinstance(node.value, ast.Constant) and node.value.value in (None, False, True):
+            # None for False would be no difference, and truth values are mutated as such.
             return
+        negated = self.truth[-1]
 
         def apply() -> ast.AST:
-            node.value = ast.Constant(None)
+            assert node.value is not None
+            node.value = ast.UnaryOp(ast.Not(), node.value) if negated else ast.Constant(None)
             return node
 
         yield _Site(ast.parse(ast.unparse(node)).body[0], span, function, apply)

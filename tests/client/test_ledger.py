@@ -180,3 +180,96 @@ def test_a_runs_name_cannot_steer_the_terminal(
     out = capsys.readouterr().out
     assert r"\x1b[2J" in out
     assert "\x1b" not in out
+
+
+# --- what rows say ------------------------------------------------------------------------------
+
+
+def test_releases_of_a_run_on_a_part_are_counted_but_for_one(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        for run, release, part in (
+            ("a", "1", "x/train"),
+            ("a", "2", "x/train"),
+            ("a", "3", "x/validation"),
+            ("b", "4", "x/train"),
+        ):
+            ledger.commit(ledger.reserve(Spend(run, release, [ROUND], DELTA, "", part), None))
+        ledger.note_withheld("a", "metrics", DELTA, "x/train", "too much noise")
+        assert ledger.releases("a", "x/train", other_than="none of them") == 2
+        assert ledger.releases("a", "x/train", other_than="2") == 1
+        assert ledger.beside("x/train", other_than="b") == [ROUND, ROUND]
+        assert ledger.planned("a", "x/train") is False
+        assert ledger.planned("a", "y/train") is False
+        assert ledger.planned("c", "") is False
+
+
+def test_one_run_is_planned(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        ledger.reserve(Spend("a", "1", [ROUND], DELTA, "", "x/train"), None)
+        assert ledger.planned("a", "x/train") is True
+
+
+def test_what_was_withheld_is_noted_once_for_each_run_part_and_reason(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(Spend("a", "r", [ROUND], DELTA, "", "p"), Budget(0.01, 2 * DELTA))
+        for run, part, reason in (
+            ("a", "p", "x"),
+            ("b", "p", "x"),
+            ("a", "q", "x"),
+            ("a", "p", "y"),
+        ):
+            for _ in range(2):
+                ledger.note_withheld(run, "metrics", DELTA, part, reason)
+        rows = ledger.entries()[2:]
+    assert [(row.body["run"], row.body["part"], row.body["reason"]) for row in rows] == [
+        ("a", "p", "x"),
+        ("b", "p", "x"),
+        ("a", "q", "x"),
+        ("a", "p", "y"),
+    ]
+    assert all(row.withheld and row.kind == "refuse" and row.segments == [] for row in rows)
+
+
+@pytest.mark.parametrize("withhold", [False, True])
+def test_a_refusal_says_whether_the_message_went_on(tmp_path: Path, withhold: bool) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve(
+                Spend("a", "r", [ROUND], DELTA, "", "p"), Budget(0.01, 2 * DELTA), withhold=withhold
+            )
+        (row,) = ledger.entries()[1:]
+    assert (row.kind, row.withheld) == ("refuse", withhold)
+    assert row.body["cap"] == [0.01, 2 * DELTA]
+    assert row.body["reason"].startswith("budget of data set 'notes' exceeded: epsilon 0 of 0.01")
+
+
+def test_a_delta_as_large_as_the_limits_is_allowed(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        assert reserve(ledger, "r", Budget(50.0, DELTA)).seq == 1
+
+
+def test_the_head_is_the_number_of_rows_and_the_last_hash(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 2)
+    stored = json.loads((tmp_path / "notes.db.head").read_text())
+    with Ledger.open(path, "notes") as ledger:
+        assert ledger.head() == (5, ledger.entries()[-1].hash) == (5, stored["hash"])
+    assert stored["rows"] == 5
+    entry = read(path)[1]
+    assert (entry.seq, entry.kind, entry.withheld, entry.exact) == (1, "reserve", False, False)
+
+
+def test_only_a_release_without_noise_is_exact(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
+        ledger.reserve(Spend("a", "r", [ROUND, Segment(0.0, 1.0, 1)], DELTA, ""), None)
+        assert [entry.exact for entry in ledger.entries()[1:]] == [True]
+
+
+def test_a_ledger_needs_a_name_and_keeps_others_from_reading_it(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="needs the name"):
+        Ledger.open(tmp_path / "notes.db", "")
+    path = tmp_path / "deep" / "er" / "notes.db"
+    with Ledger.open(path, "notes"):
+        path.chmod(0o644)
+    with Ledger.open(path, "notes"):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -16,6 +16,7 @@ from client.ledger import (
     Ledger,
     LedgerError,
     chain,
+    read,
     storage,
     verify,
 )
@@ -214,6 +215,23 @@ def rewritten(path: Path, change: Callable[[Rows], Rows]) -> None:
         (1, {"kind": "refuse"}),
         (1, {"nested": "DEEP"}),
         (0, {"dataset": ["notes"]}),
+        (0, {"dataset": None}),
+        (0, {"version": "1"}),
+        (0, {"version": 2}),
+        (0, {"kind": "commit", "release": "r0", "reserved_as": 0}),
+        (1, {"kind": "genesis", "dataset": "notes", "version": 1}),
+        (1, {"kind": "something"}),
+        (1, {"what": 3}),
+        (1, {"release": 3}),
+        (1, {"segments": [[1.0, 0.05]]}),
+        (1, {"segments": [[-1.0, 0.05, 4]]}),
+        (1, {"segments": [[1.0, 1.05, 4]]}),
+        (1, {"segments": [[1.0, 0.05, 4.5]]}),
+        (1, {"cap": [0.0, 1e-5]}),
+        (1, {"kind": "refuse", "reason": 3}),
+        (1, {"kind": "refuse", "reason": "x", "withheld": 1}),
+        (2, {"release": 3}),
+        (2, {"reserved_as": "1"}),
         (2, {"release": "another"}),
         (3, {"release": "r0"}),
     ],
@@ -286,3 +304,97 @@ def test_bytes_that_are_no_text_a_link_and_a_path_too_long(tmp_path: Path) -> No
     assert "row 1 cannot be understood" in verify(path)
     with pytest.raises(LedgerError, match="too long"):
         verify("a" * 5000)
+
+
+def test_a_refusal_is_a_row_like_others(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+
+    def refused(rows: Rows) -> Rows:
+        for row, change in ((1, {"kind": "refuse", "reason": "x"}), (2, {})):
+            rows[row][1] = canonical_json({**json.loads(rows[row][1]), **change})
+        return rows[:2]
+
+    rewritten(path, refused)
+    assert verify(path) == []
+    (entry,) = read(path)[1:]
+    assert (entry.kind, entry.withheld) == ("refuse", False)
+
+
+def test_rows_that_no_honest_ledger_appends_are_named_one_by_one(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 2)
+
+    def changed(rows: Rows) -> Rows:
+        # Rows: genesis, reserve r0, commit r0, reserve r1, commit r1.
+        for row, change in ((2, {"release": "r7"}), (3, {"release": "r0"}), (4, {"release": "r0"})):
+            rows[row][1] = canonical_json({**json.loads(rows[row][1]), **change})
+        return rows
+
+    rewritten(path, changed)
+    assert verify(path) == [
+        "row 2 confirms a release that was not reserved",
+        "row 3 reserves a release that was reserved before",
+    ]
+
+
+def test_a_second_genesis_is_named(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    rewritten(path, lambda rows: [*rows, [3, rows[0][1], ""]])
+    assert verify(path) == ["there is a second genesis row"]
+    rewritten(path, lambda rows: [rows[0], [1, rows[0][1], ""]])
+    assert verify(path) == ["there is a second genesis row"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        (0, "row 0 is not the one that the head file notes.db.head names"),
+        (-1, "row 0 is not the one that the head file notes.db.head names"),
+        (1, ""),
+        (2, ""),
+        (3, ""),
+        (4, "the tail is cut off: 4 rows were written, 3 are left"),
+    ],
+)
+def test_a_head_file_may_be_behind_but_neither_ahead_nor_elsewhere(
+    tmp_path: Path, rows: int, problem: str
+) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    hashes = [entry.hash for entry in read(path)]
+    last = hashes[rows - 1] if 0 < rows <= 3 else hashes[-1]
+    (tmp_path / "notes.db.head").write_text(canonical_json({"rows": rows, "hash": last}))
+    assert verify(path) == ([problem] if problem else [])
+    if not problem:
+        with Ledger.open(path, "notes"):
+            # Opening brings it up to the last row.
+            head = json.loads((tmp_path / "notes.db.head").read_text())
+        assert head == {"rows": 3, "hash": hashes[-1]}
+
+
+def test_between_the_genesis_and_its_first_head_nothing_is_missing(tmp_path: Path) -> None:
+    path, head = tmp_path / "notes.db", tmp_path / "notes.db.head"
+    Ledger.open(path, "notes").close()
+    head.unlink()
+    assert verify(path) == []
+    with Ledger.open(path, "notes") as ledger:
+        reserve(ledger, "r0")
+    head.unlink()
+    assert verify(path) == ["the head file notes.db.head is missing"]
+
+
+def test_a_missing_row_is_named_once(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 2)
+    tamper(path, lambda rows: [row for row in rows if row[0] != 2])
+    problems = [problem for problem in verify(path) if "missing" in problem]
+    assert problems == ["a row is missing before row 3"]
+
+
+def test_statistics_of_other_tools_are_no_damage(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    connection = sqlite3.connect(path)
+    connection.execute("ANALYZE")
+    connection.close()
+    assert verify(path) == []
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    assert verify(path) == ["'other' does not belong into a ledger"]
