@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import stat
 from pathlib import Path
@@ -14,6 +15,7 @@ from client.ledger import (
     Ledger,
     LedgerError,
     Spend,
+    read,
     verify,
 )
 from common.errors import UserError
@@ -213,21 +215,12 @@ def test_what_was_withheld_is_noted_once_for_each_run_part_and_reason(tmp_path: 
     with Ledger.open(tmp_path / "notes.db", "notes") as ledger:
         with pytest.raises(BudgetExceeded):
             ledger.reserve(Spend("a", "r", [ROUND], DELTA, "", "p"), Budget(0.01, 2 * DELTA))
-        for run, part, reason in (
-            ("a", "p", "x"),
-            ("b", "p", "x"),
-            ("a", "q", "x"),
-            ("a", "p", "y"),
-        ):
+        noted = [("a", "p", "x"), ("b", "p", "x"), ("a", "q", "x"), ("a", "p", "y")]
+        for run, part, reason in noted:
             for _ in range(2):
                 ledger.note_withheld(run, "metrics", DELTA, part, reason)
         rows = ledger.entries()[2:]
-    assert [(row.body["run"], row.body["part"], row.body["reason"]) for row in rows] == [
-        ("a", "p", "x"),
-        ("b", "p", "x"),
-        ("a", "q", "x"),
-        ("a", "p", "y"),
-    ]
+    assert [(row.body["run"], row.body["part"], row.body["reason"]) for row in rows] == noted
     assert all(row.withheld and row.kind == "refuse" and row.segments == [] for row in rows)
 
 

@@ -217,7 +217,6 @@ def rewritten(path: Path, change: Callable[[Rows], Rows]) -> None:
         (0, {"dataset": ["notes"]}),
         (0, {"dataset": None}),
         (0, {"version": "1"}),
-        (0, {"version": 2}),
         (0, {"kind": "commit", "release": "r0", "reserved_as": 0}),
         (1, {"kind": "genesis", "dataset": "notes", "version": 1}),
         (1, {"kind": "something"}),
@@ -334,6 +333,12 @@ def test_rows_that_no_honest_ledger_appends_are_named_one_by_one(tmp_path: Path)
         "row 2 confirms a release that was not reserved",
         "row 3 reserves a release that was reserved before",
     ]
+
+
+def test_another_version_is_named(tmp_path: Path) -> None:
+    path = filled(tmp_path / "notes.db", 1)
+    rewritten(path, lambda rows: [[0, rows[0][1].replace('"version":1', '"version":2'), ""]])
+    assert verify(path) == ["version 2 is not 1"]
 
 
 def test_a_second_genesis_is_named(tmp_path: Path) -> None:
