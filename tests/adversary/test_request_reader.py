@@ -24,7 +24,7 @@ from common.config_file import read_config, write_config
 from common.config_reader import MAX_DEPTH, MAX_STRING, MAX_TEXT, MAX_VALUES
 from common.data.load import resolve_labels
 from common.refusals import Reason, Refused
-from common.request import KEYS, checked
+from common.request import KEYS, LARGEST, checked
 from scripts.simulate import claim
 
 CASES = 20_000
@@ -111,6 +111,17 @@ def test_the_refusal_names_the_key_alone(ask: Ask, caplog: pytest.LogCaptureFixt
     tree["model"] = {CANARY: 1}
     assert ask(json.dumps(tree)) == Reason.UNREADABLE.sentence("model")
     assert ask(to_json(Config())) == Reason.OWN_SETTINGS.sentence()
+
+
+@pytest.mark.parametrize("key", ["run.rounds", "train.local_steps", "train.batch_size"])
+def test_a_request_without_end_is_refused(ask: Ask, key: str) -> None:
+    section, name = key.split(".")
+    for size in (LARGEST[key], LARGEST[key] + 1, 10**400):
+        tree = json.loads(to_json(Config()))
+        tree[section][name] = size
+        within = size == LARGEST[key]
+        wanted = Reason.OWN_SETTINGS.sentence() if within else Reason.SETTING.sentence(key)
+        assert ask(json.dumps(tree)) == wanted
 
 
 @pytest.mark.parametrize(
