@@ -57,11 +57,16 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     (
         "client/accounting/",
-        ("tests/client/test_accounting.py", "tests/auditing/test_trade_off.py"),
+        (
+            "tests/client/test_accounting_figures.py",
+            "tests/client/test_accounting.py",
+            "tests/auditing/test_trade_off.py",
+        ),
     ),
     (
         "client/ledger/",
         (
+            "tests/client/test_ledger_spends.py",
             "tests/client/test_ledger.py",
             "tests/client/test_ledger_damage.py",
             "tests/client/test_ledger_crash.py",
