@@ -1,8 +1,9 @@
-"""`privacy.grad_sample_mode: auto`: the faster of the ways that a partner may use, measured once.
+"""`privacy.grad_sample_mode: auto`: the faster of the modes that a partner may use, measured once.
 
-Measured on made-up rows of full length, so that neither the choice nor the time it takes depends on
-anybody's data, and remembered on disk under a hash of all that the speed depends on.  Ghost is no
-candidate: a crafted model could turn its sum into NaN, and book-keeping does the same with less.
+Measured on made-up examples of full length, so that neither the choice nor the time it takes
+depends on anybody's data, and remembered on disk under a hash of all that the speed depends on.
+Ghost is no candidate: a crafted model could turn its sum into NaN, and book-keeping does the same
+with less.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def choose(
 ) -> Privacy:
     """`privacy` with `auto` replaced by what measures fastest for this model and `length` tokens.
 
-    Only the kind of `examples` is looked at (token ids or prefix vectors), never a row.
+    Only the kind of `examples` is looked at (token ids or prefix vectors), never an example.
     """
     if privacy.grad_sample_mode != "auto":
         return privacy
@@ -85,7 +86,7 @@ def choose(
 def _made_up(
     network: Network, length: int, rows: int, cached: bool, device: Device
 ) -> PrefixExamples | TokenExamples:
-    """Random rows of full length, from a fixed seed."""
+    """Random examples of full length, from a fixed seed."""
     generator = np.random.default_rng(0)
     offsets = np.arange(rows + 1, dtype=np.int64) * length
     labels = network.task.made_up(rows, len(network.labels))

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def check_request(session: Session) -> None:
-    """Hold the run against this partner's policy and rows, before anything is trained.
+    """Hold the run against this partner's policy and examples, before anything is trained.
 
     Raises UserError with the reason.
     """
@@ -128,16 +128,16 @@ def check_parameters(parameters: Mapping[str, Tensor], own: Mapping[str, Tensor]
 
 
 def sample_rate(session: Session, run: str) -> float:
-    """The probability with which each row enters a batch.
+    """The probability with which each training example enters a batch.
 
-    Raises UserError when there are too few rows.
+    Raises UserError when there are too few examples.
     """
     return session.config.train.batch_size / training_rows(session.config, session.partner, run)
 
 
 @contextmanager
 def unseen(what: str) -> Iterator[None]:
-    """Log an error of what follows at the partner alone: that it failed can depend on rows."""
+    """Log an error of what follows at the partner alone: that it failed can depend on examples."""
     try:
         yield
     except Exception as error:
@@ -188,7 +188,7 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
             f"model.trainable: no gradient reaches {untrained[0]}",
             "model.trainable",
         )
-    with unseen("frozen layers of validation rows could not be computed"):
+    with unseen("frozen layers of validation examples could not be computed"):
         # Every round measures them.
         session.validation.ready(np.arange(len(session.validation)))
     with spending(session) as ledger:
@@ -204,7 +204,7 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
 
 
 def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
-    """Evaluate the incoming global model on the validation rows."""
+    """Evaluate the incoming global model on the validation examples."""
     admit(session, request.run)
     parameters = messages.arrays(content)
     check_parameters(parameters, {**session.network.read(), **session.network.constants()})
@@ -329,7 +329,7 @@ def digest(parameters: Mapping[str, Tensor]) -> str:
 
 
 def _measure(session: Session, run: str, step: str) -> Metrics:
-    """What may be told of the model as it stands, on the validation rows."""
+    """The metrics that may leave, of the model as it stands, on the validation examples."""
     # The table holds the columns of the partner's own file; those that the run asks for leave.
     requested = session.config.data.columns.groups
     groups = {n: v for n, v in group_values(session.partner.validation).items() if n in requested}
@@ -342,7 +342,7 @@ def _measure(session: Session, run: str, step: str) -> Metrics:
 
 
 def _unmeasured(error: Exception) -> None:
-    log.error("validation rows could not be measured: %s", described(error))
+    log.error("validation examples could not be measured: %s", described(error))
 
 
 def _report(

@@ -2,15 +2,16 @@
 
 Privacy argument of `train` with a clipping norm C, noise multiplier z and sampling rate q: each
 step releases sum_i clip(g_i, C) + N(0, (zC)^2 I) on a public grid, divided by the *expected* batch
-size, a public constant.  Adding or removing one record changes the sum by at most C in l2 norm, and
-the record takes part with probability q, so each step is one Poisson-subsampled Gaussian mechanism
-with the parameters that the ledger records (Abadi et al. 2016; Mironov et al. 2019); rounding to
-the grid is part of the sensitivity (`common.grid`).  Per-example gradients are brought to float32
-before their norm is taken, so that bf16 arithmetic cannot loosen the bound.
+size, a public constant.  Adding or removing one example changes the sum by at most C in l2 norm,
+and the example takes part with probability q, so each step is one Poisson-subsampled Gaussian
+mechanism with the parameters that the ledger records (Abadi et al. 2016; Mironov et al. 2019);
+rounding to the grid is part of the sensitivity (`common.grid`).  Per-example gradients are brought
+to float32 before their norm is taken, so that bf16 arithmetic cannot loosen the bound.
 
-Everything that leaves besides the parameters is independent of the rows, and so is whether anything
-leaves at all: a record whose gradient cannot be computed adds zero, like one whose gradient is not
-finite, and the step goes on.  Both are functions of that record alone, so the sensitivity stays C.
+Everything that leaves besides the parameters is independent of the examples, and so is whether
+anything leaves at all: an example whose gradient cannot be computed adds zero, like one whose
+gradient is not finite, and the step goes on.  Both are functions of that example alone, so the
+sensitivity stays C.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class LocalTraining:
 class Trained:
     """`delta` per trainable tensor; `examples` expected through forward and backward.
 
-    `seconds` of the steps; `frozen_seconds` of the frozen layers of rows never drawn before.
+    `seconds` of the steps; `frozen_seconds` of the frozen layers of examples never drawn before.
     """
 
     delta: dict[str, Tensor]
@@ -110,26 +111,26 @@ class Trained:
 
 
 class PoissonBatches(UniformWithReplacementSampler):
-    """Poisson-sampled logical batches whose rows are ordered by length, drawn from a `Stream`.
+    """Poisson-sampled logical batches whose examples are ordered by length, drawn from a `Stream`.
 
-    Order inside a batch changes nothing for DP-SGD, and lets its physical batches hold rows of
+    Order inside a batch changes nothing for DP-SGD, and lets its physical batches hold examples of
     similar length, hence little padding.
     """
 
     def __init__(self, lengths: Ints, sample_rate: float, steps: int, stream: Stream) -> None:
-        # Opacus' own constructor refuses a data set without rows, which must not be told apart.
+        # Opacus' own constructor refuses a data set without examples, which must not be told apart.
         self.num_samples, self.sample_rate, self.steps = len(lengths), sample_rate, steps
         self.lengths, self.stream = lengths, stream
 
     def __iter__(self) -> Iterator[list[int]]:
         for _ in range(self.steps):
-            rows = chosen(self.stream, self.sample_rate, self.num_samples)
-            yield sorted(rows.tolist(), key=lambda row: int(self.lengths[row]))
+            indices = chosen(self.stream, self.sample_rate, self.num_samples)
+            yield sorted(indices.tolist(), key=lambda index: int(self.lengths[index]))
 
 
 @dataclass
 class _PrivateSteps:
-    """Steps on logical batches, whose rows go through the model `size` at a time."""
+    """Steps on logical batches, whose examples go through the model `size` at a time."""
 
     model: Forward
     optimizer: GridNoise
@@ -146,26 +147,28 @@ class _PrivateSteps:
         how = self.privacy
         return clipper(how.grad_sample_mode, self.model, self.optimizer, how.clipping, self.device)
 
-    def step(self, rows: Sequence[int]) -> None:
-        """One noisy step on the clipped sum of `rows`, also when there are none."""
-        for part in _parts(rows, self.size):
+    def step(self, indices: Sequence[int]) -> None:
+        """One noisy step on the clipped sum of the examples at `indices`, even of none."""
+        for part in _parts(indices, self.size):
             if not self._added(part):
-                # Row by row, so that what one row does is a function of that row alone.
-                for row in part:
-                    self._added([row])
+                # One by one, so that what one example does is a function of that example alone.
+                for index in part:
+                    self._added([index])
         self.clipper.contribute_nothing()
         self._accumulate(last=True)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _added(self, rows: Sequence[int]) -> bool:
-        """Whether the clipped sum of `rows` could be computed and was added."""
+    def _added(self, indices: Sequence[int]) -> bool:
+        """Whether the clipped sum of the examples at `indices` could be computed and was added."""
         try:
-            self.clipper.contribute(self.examples.__getitems__(rows).to(self.device))
+            self.clipper.contribute(self.examples.__getitems__(indices).to(self.device))
             self._accumulate(last=False)
         except Exception as error:
             if self.failures == 0:
-                log.error("gradients of private rows could not be computed: %s", described(error))
-            self.failures += len(rows) == 1
+                log.error(
+                    "gradients of private examples could not be computed: %s", described(error)
+                )
+            self.failures += len(indices) == 1
             # Opacus' hooks may be left half-way through a pass.
             self.clipper.close()
             self.optimizer.forget_batch()
@@ -182,7 +185,7 @@ class _PrivateSteps:
         """Leave the network without hooks, and tell the partner's own log of what failed."""
         self.clipper.close()
         if self.failures:
-            log.error("%d gradients of private rows added nothing", self.failures)
+            log.error("%d gradients of private examples added nothing", self.failures)
 
 
 @dataclass
@@ -196,9 +199,9 @@ class _PlainSteps:
     size: int
     expected: float
 
-    def step(self, rows: Sequence[int]) -> None:
-        """One step on the sum of the gradients of `rows`, divided by the expected batch size."""
-        for part in _parts(rows, self.size):
+    def step(self, indices: Sequence[int]) -> None:
+        """One step on the sum of gradients, divided by the expected batch size."""
+        for part in _parts(indices, self.size):
             batch = self.examples.__getitems__(part).to(self.device)
             with self.device.products():
                 with self.device.autocast():
@@ -212,11 +215,11 @@ class _PlainSteps:
         """Nothing is to be undone."""
 
 
-def _parts(rows: Sequence[int], size: int) -> list[list[int]]:
-    """`rows` cut into parts of nearly equal length, each of at most `size`; none of no rows."""
-    if not rows:
+def _parts(indices: Sequence[int], size: int) -> list[list[int]]:
+    """`indices` cut into parts of nearly equal length, each of at most `size`; none of none."""
+    if not indices:
         return []
-    return [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / size))]
+    return [part.tolist() for part in np.array_split(indices, math.ceil(len(indices) / size))]
 
 
 def _add_proximal_term(
@@ -234,18 +237,18 @@ def _add_proximal_term(
 
 
 def _ready(examples: Examples, batches: Sequence[Sequence[int]], private: bool) -> float:
-    """Run the frozen layers of the rows that `batches` draw; returns the seconds that it took.
+    """Run the frozen layers of the examples that `batches` draw; returns the seconds that it took.
 
     Under privacy a failure here ends nothing: each batch tries again and leaves out what fails.
     """
     began = time.perf_counter()
-    drawn = np.unique(np.concatenate([np.asarray(rows, np.int64) for rows in batches]))
+    drawn = np.unique(np.concatenate([np.asarray(batch, np.int64) for batch in batches]))
     try:
         examples.ready(drawn)
     except Exception as error:
         if not private:
             raise
-        log.error("frozen layers of private rows could not be computed: %s", described(error))
+        log.error("frozen layers of private examples could not be computed: %s", described(error))
     return time.perf_counter() - began
 
 
