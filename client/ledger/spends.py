@@ -6,7 +6,7 @@ other side do not touch it: the two sides compose in parallel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from client.accounting import Epsilon, Segment, epsilon
 from client.division import VALIDATION
@@ -44,7 +44,7 @@ def compositions(
         if other_than is None or entry.body["run"] != other_than:
             # Rows from before parts were recorded touch all records.
             parts.setdefault(str(entry.body.get("part", "")), []).extend(entry.segments)
-    if len({part.partition("/")[0] for part in parts if part}) > 1:
+    if len(_divisions(parts)) > 1:
         return {"": [segment for segments in parts.values() for segment in segments]}
     everywhere = parts.pop("", [])
     return {part: [*everywhere, *segments] for part, segments in parts.items()} or {"": everywhere}
@@ -52,15 +52,15 @@ def compositions(
 
 def beside(entries: Sequence[Entry], part: str, *, other_than: str | None = None) -> list[Segment]:
     """What a further spend on ``part`` composes with; see :func:`compositions`."""
-    held = [
+    reserved = [
         entry
         for entry in entries
         if entry.kind == "reserve" and (other_than is None or entry.body["run"] != other_than)
     ]
-    parts = {str(entry.body.get("part", "")) for entry in held} - {""}
-    if part and len({name.partition("/")[0] for name in (*parts, part)}) == 1:
-        held = [entry for entry in held if entry.body.get("part", "") in ("", part)]
-    return [segment for entry in held for segment in entry.segments]
+    parts = {str(entry.body.get("part", "")) for entry in reserved}
+    if part and len(_divisions({*parts, part})) == 1:
+        reserved = [entry for entry in reserved if entry.body.get("part", "") in ("", part)]
+    return [segment for entry in reserved for segment in entry.segments]
 
 
 def is_planned(entries: Sequence[Entry], run: str, part: str, new: Sequence[Segment] = ()) -> bool:
@@ -71,20 +71,25 @@ def is_planned(entries: Sequence[Entry], run: str, part: str, new: Sequence[Segm
     fixed, beside one release of the number of rows.  A run's name alone says nothing: whoever sends
     the requests chooses it, and may send other settings under it once it has seen an update.
     """
-    held = [*beside(entries, part), *new]
+    composed = [*beside(entries, part), *new]
     parts = {str(entry.body.get("part", "")) for entry in entries if entry.kind == "reserve"}
-    one_division = len({name.partition("/")[0] for name in {*parts, part} - {""}}) == 1
-    if one_division and part.endswith(f"/{VALIDATION}") and all(s.sample_rate == 1 for s in held):
+    metrics_alone = part.endswith(f"/{VALIDATION}") and all(s.sample_rate == 1 for s in composed)
+    if metrics_alone and len(_divisions({*parts, part})) == 1:
         return True
     if beside(entries, part, other_than=run):
         return False
     steps: dict[tuple[str, float], int] = {}
-    for segment in held:
+    for segment in composed:
         # Solved again with other libraries, a noise multiplier may differ in its last digits.
         mechanism = (f"{segment.noise_multiplier:.6g}", segment.sample_rate)
         steps[mechanism] = steps.get(mechanism, 0) + segment.steps
     single = sum(rate == 1 and count == 1 for (_, rate), count in steps.items())
     return len(steps) <= 1 or (len(steps) == 2 and single > 0)
+
+
+def _divisions(parts: Iterable[str]) -> set[str]:
+    """The divisions of the data set that these parts belong to."""
+    return {part.partition("/")[0] for part in parts if part}
 
 
 def total(
@@ -97,7 +102,7 @@ def total(
     """
     parts = compositions(entries, run)
     if side is not None:
-        parts = {p: held for p, held in parts.items() if not p or p.endswith(f"/{side}")}
+        parts = {p: spends for p, spends in parts.items() if not p or p.endswith(f"/{side}")}
     return max(
         (epsilon(segments, delta) for segments in (parts or {"": []}).values()),
         key=lambda bound: bound.value,
