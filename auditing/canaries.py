@@ -32,7 +32,7 @@ from auditing.bounds import one_run_bound
 from auditing.f_dp import FDPAudit
 from client.bookkeeping import BookkeepingModule
 from client.clipping import clip_factors
-from client.training import Forward, Privacy, train
+from client.training import Forward, LocalTraining, Privacy, train
 from common.config import TrainConfig
 from common.device import Device
 from common.examples.batch import Batch, Examples, Ints
@@ -176,13 +176,13 @@ def judge(
     """Guess from the scores `values` [m] what the `coins` [m] were, and bound epsilon."""
     m = len(coins)
     right = ((values > 0) == coins)[np.argsort(-np.abs(values), kind="stable")]
-    found = []
+    bounds = []
     for part, share in ATTEMPTS.items():
-        made = round(part * m)
-        correct = int(right[:made].sum())
+        guesses = round(part * m)
+        correct = int(right[:guesses].sum())
         level = 1.0 - (1.0 - confidence) * share
-        found.append((one_run_bound(m, made, correct, delta, level), made, correct))
-    best = max(found, key=lambda one: one[0])
+        bounds.append((one_run_bound(m, guesses, correct, delta, level), guesses, correct))
+    best = max(bounds, key=lambda one: one[0])
     accuracy = float(right.mean())
     return CanaryAudit(m, best[1], best[2], accuracy, delta, confidence, best[0])
 
@@ -205,9 +205,7 @@ def _released(
             trial.network,
             rows,
             start,
-            settings,
-            trial.rate,
-            trial.privacy,
+            LocalTraining(settings, trial.rate, trial.privacy),
             SeededStream(seed, "audit batches", step),
             SeededStream(seed, "audit noise", step),
             trial.device,
@@ -286,8 +284,8 @@ class Gradients:
             logits = self.trial.examples.logits(self.trial.network, batch)
             losses = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
             loss = (losses * some.to(losses.device)).sum()
-            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-            for total, gradient in zip(sums.values(), found, strict=True):
+            gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            for total, gradient in zip(sums.values(), gradients, strict=True):
                 if gradient is not None:
                     total += gradient
         return {name: total.cpu() for name, total in sums.items()}
@@ -296,7 +294,7 @@ class Gradients:
         """<g_i, direction> of all rows, [n] in float64, by forward-mode differentiation."""
         network = self.trial.network
         model, parameters = Forward(network, self.trial.examples), network.trainable()
-        found = []
+        tangents = []
         # The fused attention kernels know no forward mode.
         with torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             dual = {
@@ -307,8 +305,8 @@ class Gradients:
                 batch = self._batch(rows)
                 logits = torch.func.functional_call(model, dual, (batch,))
                 losses = nn.functional.cross_entropy(logits, batch.labels, reduction="none")
-                found.append(forward_ad.unpack_dual(losses).tangent.cpu())
-        return self.factors * torch.cat(found).double()
+                tangents.append(forward_ad.unpack_dual(losses).tangent.cpu())
+        return self.factors * torch.cat(tangents).double()
 
     def _batch(self, rows: list[int]) -> Batch:
         batch = self.trial.examples.__getitems__(rows).to(self.trial.device)
@@ -318,7 +316,7 @@ class Gradients:
 
     def _norms(self) -> Tensor:
         """Norm of every row's gradient, [n]."""
-        found, network = [], self.trial.network
+        norms, network = [], self.trial.network
         network.trained.train()
         module = BookkeepingModule(Forward(network, self.trial.examples), 1.0, "abadi")
         try:
@@ -326,9 +324,9 @@ class Gradients:
                 batch = self._batch(rows)
                 losses = nn.functional.cross_entropy(module(batch), batch.labels, reduction="none")
                 module.backward(losses)
-                found.append(module.per_sample_gradient_norms.cpu())
+                norms.append(module.per_sample_gradient_norms.cpu())
         finally:
             module.remove_hooks()
             network.trained.eval()
             network.trained.zero_grad(set_to_none=True)
-        return torch.cat(found)
+        return torch.cat(norms)

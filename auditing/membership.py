@@ -81,7 +81,7 @@ def judge_scores(
     odds = held_out / (1.0 - held_out)
     fair = np.random.default_rng(seed).random(len(scores)) < np.where(inside, odds, 1.0 / odds)
     centred = scores[fair] - np.median(scores[fair])
-    found = judge(centred, inside[fair], delta, confidence)
+    audit = judge(centred, inside[fair], delta, confidence)
     return MembershipAudit(
         members=len(members),
         others=len(others),
@@ -89,11 +89,11 @@ def judge_scores(
         true_positive_rate=hits / len(members),
         true_positive_interval=interval,
         at_false_positive_rate=float((others > threshold).mean()),
-        guesses=found.guesses,
-        correct=found.correct,
+        guesses=audit.guesses,
+        correct=audit.correct,
         delta=delta,
         confidence=confidence,
-        epsilon_lower_bound=found.epsilon_lower_bound,
+        epsilon_lower_bound=audit.epsilon_lower_bound,
     )
 
 
@@ -123,9 +123,9 @@ def _scored(config: Config, model: Path) -> tuple[Floats, Bits]:
         ):
             # The same text twice is one coin, not two.
             new = [i for i, text in enumerate(rows.texts) if not (text in seen or seen.add(text))]  # type: ignore[func-returns-value]
-            found = network.scores(rows.select(np.asarray(new, dtype=np.int64)))
-            scores.append(found)
-            inside.append(np.full(len(found), trained))
+            losses = network.scores(rows.select(np.asarray(new, dtype=np.int64)))
+            scores.append(losses)
+            inside.append(np.full(len(losses), trained))
     if not scores or not (~np.concatenate(inside)).any():
         raise UserError("data.validation_fraction: no rows were held out to compare with")
     return np.concatenate(scores), np.concatenate(inside)
@@ -150,11 +150,11 @@ class _Scorer:
         cache = Path(self.config.run.cache_dir)
         examples: TokenExamples
         examples, _ = tokenize(rows.texts, rows.labels, self.network, self.config.model, cache)
-        found = np.zeros(len(examples))
+        scores = np.zeros(len(examples))
         for chosen in by_length(examples.lengths, _TOKENS):
             batch = examples.__getitems__(chosen.tolist())
             with torch.inference_mode():
                 logits = self.model(input_ids=batch.inputs, attention_mask=batch.mask).logits
             losses = nn.functional.cross_entropy(logits.double(), batch.labels, reduction="none")
-            found[batch.indices] = -losses.numpy()
-        return found
+            scores[batch.indices] = -losses.numpy()
+        return scores

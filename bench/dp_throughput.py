@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import ModelConfig, TrainConfig
 from common.device import pick_device, usable_cores
 from common.examples.batch import Examples
@@ -96,9 +96,7 @@ def step_of(work: Work) -> Callable[[int], float]:
             network,
             some,
             start,
-            settings,
-            1.0,
-            privacy,
+            LocalTraining(settings, 1.0, privacy),
             SystemStream(),
             SystemStream(),
             device,

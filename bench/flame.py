@@ -33,7 +33,7 @@ PHASES = {
     "imports": ("_find_and_load (<frozen importlib",),
     "loading models": ("build (common/models/build.py",),
     "data": ("simulated_shares (client/", "public_rows (server/", "resolve_labels (common/"),
-    "privacy accounting": ("(client/accounting.py", "(client/ledger.py"),
+    "privacy accounting": ("(client/accounting/", "(client/ledger/"),
     "aggregation": ("aggregate (strategies/pipeline.py",),
     "checkpoint, report": ("save (server/checkpoint.py", "write_report (", "export (common/"),
 }

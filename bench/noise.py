@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig
 from common.device import pick_device, usable_cores
 from common.examples.batch import Examples
@@ -57,7 +57,9 @@ def measure(config: Config, rows: int, repeats: int, cache: Path) -> dict[str, A
     steps, noises = [], []
     for repeat in range(repeats + 1):
         streams = SystemStream(), SystemStream()
-        done = train(network, examples, start, settings, 1.0, privacy, *streams, device)
+        done = train(
+            network, examples, start, LocalTraining(settings, 1.0, privacy), *streams, device
+        )
         began = time.perf_counter()
         mechanism = GaussianMechanism(
             privacy.max_grad_norm, privacy.noise_multiplier, size, SystemStream()

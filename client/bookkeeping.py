@@ -44,7 +44,7 @@ LARGEST = 1e9
 
 
 @dataclass(frozen=True)
-class _Record:
+class _LayerCall:
     """One call of a layer in the forward pass."""
 
     layer: nn.Module
@@ -64,8 +64,8 @@ class _Samples:
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         """sum_i c_i g_i for `factors` c [n]; a gradient whose factor is 0 need not be finite."""
-        kept = factors > 0
-        return torch.einsum("n,n...->...", factors[kept], self.gradients[kept])
+        positive = factors > 0
+        return torch.einsum("n,n...->...", factors[positive], self.gradients[positive])
 
 
 @dataclass(frozen=True)
@@ -119,17 +119,17 @@ def _weighted_products(a: Tensor, b: Tensor, factors: Tensor) -> Tensor:
     An example whose factor is 0 need not be finite.
     """
     scale = factors.tolist()
-    kept = [i for i, factor in enumerate(scale) if factor > 0]
+    contributing = [i for i, factor in enumerate(scale) if factor > 0]
     if b.dtype == torch.float32 or a.shape[1] < FEW_TOKENS:
-        if len(kept) < len(a):
-            a, b, factors = a[kept], b[kept], factors[kept]
+        if len(contributing) < len(a):
+            a, b, factors = a[contributing], b[contributing], factors[contributing]
         scaled = b.float() * factors.view(-1, 1, 1)
         return scaled.flatten(0, 1).T @ a.flatten(0, 1).float()
     total = torch.zeros((b.shape[2], a.shape[2]), device=b.device)
     # Buffers: an addition of other dtypes would allocate one for every example.
     one = torch.empty(total.shape, dtype=b.dtype, device=b.device)
     wide = torch.empty_like(total)
-    for i in kept:
+    for i in contributing:
         torch.mm(b[i].T, a[i], out=one)
         total.add_(wide.copy_(one), alpha=scale[i])
     return total
@@ -145,7 +145,7 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
     def __init__(self, module: nn.Module, clip: float, clipping_rule: str) -> None:
         super().__init__(module, max_grad_norm=clip, loss_reduction="sum", strict=False)
         self.clipping_rule = clipping_rule
-        self.records: list[_Record] = []
+        self.calls: list[_LayerCall] = []
 
     def add_hooks(
         self,
@@ -170,26 +170,26 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
         """Keep what went through a trained layer."""
         if not (requires_grad(module) and module.training and torch.is_grad_enabled()):
             return
-        if any(record.layer is module for record in self.records):
+        if any(call.layer is module for call in self.calls):
             raise NotImplementedError("a layer that is used twice has no book-keeping")
-        self.records.append(_Record(module, forward_input[0], _forward_output))
+        self.calls.append(_LayerCall(module, forward_input[0], _forward_output))
 
     def backward(self, losses: Tensor) -> set[Tensor]:
         """Set every `p.grad` to sum_i c_i g_i for the `losses` [n] of the last batch.
 
         Returns the parameters for which every g_i is zero.
         """
-        records, self.records = self.records, []
+        calls, self.calls = self.calls, []
         gradients = torch.autograd.grad(
-            losses.sum(), [record.output for record in records], allow_unused=True
+            losses.sum(), [call.output for call in calls], allow_unused=True
         )
         parts: dict[Tensor, _Samples | _Factored] = {}
         shared: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
         with torch.no_grad():
-            for record, gradient in zip(records, gradients, strict=True):
+            for call, gradient in zip(calls, gradients, strict=True):
                 if gradient is None:
-                    gradient = torch.zeros_like(record.output)
-                parts |= self._parts(record, gradient, shared)
+                    gradient = torch.zeros_like(call.output)
+                parts |= self._parts(call, gradient, shared)
             squares = torch.stack([part.squares() for part in parts.values()])
             norms = self.per_sample_gradient_norms = squares.sum(0).sqrt()
             factors = clip_factors(norms, self.max_grad_norm, self.clipping_rule)
@@ -201,12 +201,12 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
 
     def _parts(
         self,
-        record: _Record,
+        call: _LayerCall,
         gradient: Tensor,
         shared: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]],
     ) -> dict[Tensor, _Samples | _Factored]:
         """What is kept of each parameter; `shared` has inputs that several layers read."""
-        layer, inputs = record.layer, record.inputs
+        layer, inputs = call.layer, call.inputs
         tokens = gradient[0, ..., 0].numel()
         if type(layer) is not nn.Linear or _small(layer, tokens):
             known = self.GRAD_SAMPLERS.get(type(layer), ft_compute_per_sample_gradient)
@@ -226,9 +226,9 @@ class BookkeepingModule(GradSampleModuleFastGradientClipping):
         return parts
 
 
-def _gram(rows: Tensor) -> Tensor:
-    """Products [n, t, t] of `rows` [n, t, d] with each other."""
-    return torch.bmm(rows, rows.transpose(1, 2))
+def _gram(vectors: Tensor) -> Tensor:
+    """Products [n, t, t] of `vectors` [n, t, d] with each other."""
+    return torch.bmm(vectors, vectors.transpose(1, 2))
 
 
 def _small(layer: nn.Linear, tokens: int) -> bool:

@@ -8,7 +8,7 @@ Four ways to the same sum of clipped gradients, sum_i c_i g_i:
 ``bookkeeping``  norms as in ghost, then the sum from the saved inputs and output gradients of every
                  layer: one backward pass (Bu et al. 2023, "Differentially private optimization on
                  large model at small cost").
-``auto``         hooks or bookkeeping, whichever measures faster (`client.fastest`).
+``auto``         hooks or bookkeeping, whichever measures faster (`client.grad_sample_mode`).
 
 And two factors c_i of a gradient of norm n, with clipping norm R:
 

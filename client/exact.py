@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from client.accounting import Segment
 from client.division import TRAIN, VALIDATION, part
-from client.ledger import Ledger
+from client.ledger import Ledger, Spend
 from client.partner import Partner
 from common.config import Config
 
@@ -38,14 +38,16 @@ def note_exact(config: Config, partner: Partner, run: str) -> None:
         for side, what in spends:
             here = part(config, side)
             ledger.reserve(
-                run=run,
-                # The division too: a partner that changed its file in a run has other sides.
-                release=f"{run}/{here}/exact",
-                segments=[EXACTLY],
-                delta=config.privacy.delta,
-                what=what,
-                cap=None,
-                part=here,
+                Spend(
+                    run=run,
+                    # The division too: a partner that changed its file in a run has other sides.
+                    release=f"{run}/{here}/exact",
+                    segments=[EXACTLY],
+                    delta=config.privacy.delta,
+                    what=what,
+                    part=here,
+                ),
+                None,
             )
     _noted.add(_key(config, partner, run))
 

@@ -60,14 +60,18 @@ class Clipper(Protocol):
         """Leave the contribution of `batch`, which is on the device and not empty."""
 
     def contribute_nothing(self) -> None:
-        """Leave the contribution of no rows: zeros."""
+        """Leave the contribution of no examples: zeros."""
 
     def close(self) -> None:
         """Take the hooks off the network."""
 
 
 class HooksClipper:
-    """Per-example gradients from Opacus' hooks; its DPOptimizer clips them."""
+    """Per-example gradients from Opacus' hooks; its DPOptimizer clips them.
+
+    Sensitivity: the optimiser measures the norm of the very gradients that it adds, so one example
+    adds at most `max_grad_norm`; one that is not finite adds zero.
+    """
 
     def __init__(self, model: Forward, device: Device) -> None:
         self.model, self.device = model, device
@@ -76,24 +80,24 @@ class HooksClipper:
         self.parameters: list[Any] = [p for p in model.parameters() if p.requires_grad]
 
     def contribute(self, batch: Batch) -> None:
-        """Set `p.grad_sample`, [records, *p.shape], float32 and finite."""
+        """Set `p.grad_sample`, [examples, *p.shape], float32 and finite."""
         with self.device.products():
             with self.device.autocast():
                 logits = self.module(batch)
             self.model.losses(logits, batch).sum().backward()
         for p in self.parameters:
             if getattr(p, "grad_sample", None) is None:
-                # The parameter is cut off from the loss of these rows.
+                # The parameter is cut off from the loss of these examples.
                 p.grad_sample = torch.zeros((len(batch), *p.shape), device=p.device)
                 continue
-            # Parameters can be crafted so that one certain row overflows, which must not make the
-            # sum NaN, noise and all.  After the windows of a record are added up, because two
-            # finite windows can overflow together.
-            records = per_record(p.grad_sample.float(), batch.owner, len(batch))
-            p.grad_sample = records.nan_to_num(0.0, 0.0, 0.0)
+            # Parameters can be crafted so that one certain example overflows, which must not make
+            # the sum NaN, noise and all.  After the windows of an example are added up, because
+            # two finite windows can overflow together.
+            gradients = per_record(p.grad_sample.float(), batch.owner, len(batch))
+            p.grad_sample = gradients.nan_to_num(0.0, 0.0, 0.0)
 
     def contribute_nothing(self) -> None:
-        """Gradients of no records."""
+        """Gradients of no examples."""
         for p in self.parameters:
             p.grad_sample = torch.zeros((0, *p.shape), device=p.device)
 
@@ -104,7 +108,7 @@ class HooksClipper:
 
 
 class _Criterion(nn.Module):
-    """The task's loss of each record, as Opacus calls a criterion."""
+    """The task's loss of each example, as Opacus calls a criterion."""
 
     reduction = "mean"
 
@@ -113,7 +117,7 @@ class _Criterion(nn.Module):
         self.losses = losses
 
     def forward(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Losses [records]."""
+        """Losses [examples]."""
         return self.losses(logits, batch)
 
 
@@ -130,7 +134,7 @@ class _SumClipper:
             p.grad = torch.zeros_like(p)
 
     def fill(self) -> None:
-        """Zeros for parameters that are cut off from the loss of these rows."""
+        """Zeros for parameters that are cut off from the loss of these examples."""
         for p in self.parameters:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
@@ -165,7 +169,11 @@ class GhostClipper(_SumClipper):
 
 
 class BookkeepingClipper(_SumClipper):
-    """The clipped sum from one backward pass (`client.bookkeeping`)."""
+    """The clipped sum from one backward pass.
+
+    Sensitivity: the norms that it clips by are upper bounds, rounding included; the proof is in
+    `client.bookkeeping`.
+    """
 
     def __init__(self, model: Forward, clip: float, clipping_rule: str, device: Device) -> None:
         super().__init__(model)
@@ -186,11 +194,15 @@ class BookkeepingClipper(_SumClipper):
 
 
 def clipper(
-    way: str, model: Forward, optimizer: DPOptimizer, clipping_rule: str, device: Device
+    grad_sample_mode: str,
+    model: Forward,
+    optimizer: DPOptimizer,
+    clipping_rule: str,
+    device: Device,
 ) -> Clipper:
     """A new clipper for `privacy.grad_sample_mode`; its hooks stay on the model until it closes."""
-    if way == "ghost":
+    if grad_sample_mode == "ghost":
         return GhostClipper(model, optimizer, clipping_rule)
-    if way == "bookkeeping":
+    if grad_sample_mode == "bookkeeping":
         return BookkeepingClipper(model, optimizer.max_grad_norm, clipping_rule, device)
     return HooksClipper(model, device)

@@ -40,10 +40,12 @@ from client.accounting import (
     epsilon,
     rdp_epsilon,
     renyi,
+    smallest_noise,
 )
 
 _ORDERS = (*range(2, 64), *range(64, 513, 16))
-_LARGEST_SIGMA = 1e6
+# How far solved noise may lie above the smallest that suffices.
+_RATIO = 1.001
 # Solved noise stays this far below the limit: rounds are reserved one by one, and their sum rounds.
 _MARGIN = 5e-4
 
@@ -91,23 +93,15 @@ def noise_within(
         new = Segment(sigma, sample_rate, steps)
         return counted([*spent, new], limit, planned=False) <= limit.epsilon * (1 - _MARGIN)
 
-    high = 0.25
-    while not fits(high):
-        high *= 4
-        if high > _LARGEST_SIGMA:
-            already = counted(spent, limit, planned=False)
-            raise BudgetExceeded(
-                f"data set {dataset!r}: nothing useful is left of the budget: earlier runs count "
-                f"epsilon {already:.4g} of {limit.epsilon:.4g}, and {steps} more steps at sampling "
-                f"rate {sample_rate:.4g} need more noise than is useful"
-            )
-    low = high / 4
-    while fits(low):
-        low, high = low / 4, low
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+    sigma = smallest_noise(fits, _RATIO)
+    if sigma is None:
+        already = counted(spent, limit, planned=False)
+        raise BudgetExceeded(
+            f"data set {dataset!r}: nothing useful is left of the budget: earlier runs count "
+            f"epsilon {already:.4g} of {limit.epsilon:.4g}, and {steps} more steps at sampling "
+            f"rate {sample_rate:.4g} need more noise than is useful"
+        )
+    return sigma
 
 
 @lru_cache(maxsize=64)

@@ -44,7 +44,7 @@ import numpy as np
 
 from client.accounting import BudgetExceeded, Segment, calibrate
 from client.division import TRAIN, VALIDATION, part
-from client.ledger import Ledger
+from client.ledger import Ledger, Spend
 from client.lifetime import noise_within
 from client.partner import Partner, check_rows
 from common.config import Config, config_hash
@@ -127,12 +127,12 @@ def metrics_noise_multiplier(config: Config, partner: Partner, run: str, ledger:
         BudgetExceeded: if that would be more than MOST_NOISE times what the run asked for by
             itself: such counts say nothing, and what is left is better kept.
     """
-    asked, delta = config.metrics_epsilon, config.privacy.delta
+    target, delta = config.metrics_epsilon, config.privacy.delta
     releases, name = config.run.rounds + 1, partner.name
-    own = calibrate(asked, delta, 1.0, releases, dataset=name)
+    own = calibrate(target, delta, 1.0, releases, dataset=name)
     here, limit = part(config, VALIDATION), partner.policy.budget
     others = ledger.beside(here, other_than=run)
-    if not others and limit.epsilon >= asked and limit.delta / 2 >= delta:
+    if not others and limit.epsilon >= target and limit.delta / 2 >= delta:
         return own
     planned = ledger.planned(run, here)
     left = noise_within(limit, 1.0, releases, others, planned=planned, dataset=name)
@@ -167,13 +167,15 @@ def release_metrics(
             return withheld(len(measured.confusion))
         try:
             reservation = ledger.reserve(
-                run=run,
-                release=name,
-                segments=[Segment(sigma, 1.0, 1)],
-                delta=delta,
-                what=what,
-                cap=partner.policy.budget,
-                part=here,
+                Spend(
+                    run=run,
+                    release=name,
+                    segments=[Segment(sigma, 1.0, 1)],
+                    delta=delta,
+                    what=what,
+                    part=here,
+                ),
+                partner.policy.budget,
                 withhold=True,
             )
         except BudgetExceeded:
@@ -224,13 +226,15 @@ def count_segment(config: Config) -> tuple[Segment, ...]:
 def _release_count(config: Config, partner: Partner, run: str, path: Path) -> None:
     with Ledger.open(partner.ledger, partner.name) as ledger:
         reservation = ledger.reserve(
-            run=run,
-            release=_release_name(partner, run, "examples"),
-            segments=count_segment(config),
-            delta=config.privacy.delta,
-            what="number of training rows",
-            cap=partner.policy.budget,
-            part=part(config, TRAIN),
+            Spend(
+                run=run,
+                release=_release_name(partner, run, "examples"),
+                segments=count_segment(config),
+                delta=config.privacy.delta,
+                what="number of training rows",
+                part=part(config, TRAIN),
+            ),
+            partner.policy.budget,
         )
         stream = partner.streams("examples", config_hash(config))
         noisy = float(release_counts(np.array([len(partner.train)]), 1.0, COUNT_NOISE, stream)[0])

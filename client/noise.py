@@ -97,21 +97,24 @@ class SumOptimizer(GridNoise, DPOptimizerFastGradientClipping):
 
 def private_optimizer(
     inner: torch.optim.Optimizer,
-    way: str,
-    clipping_rule: str,
+    grad_sample_mode: str,
+    clipping: str,
     *,
     noise_multiplier: float,
-    clip: float,
-    expected: float,
+    max_grad_norm: float,
+    expected_batch_size: float,
     stream: Stream,
 ) -> GridNoise:
-    """The optimiser for a way of clipping, around `inner`; sums are divided by `expected`."""
+    """The optimiser for a `grad_sample_mode` and a `clipping`, around `inner`.
+
+    It divides sums by `expected_batch_size`.
+    """
     kinds = {("hooks", "abadi"): FlatOptimizer, ("hooks", "automatic"): AutomaticOptimizer}
-    optimizer = kinds.get((way, clipping_rule), SumOptimizer)(
+    optimizer = kinds.get((grad_sample_mode, clipping), SumOptimizer)(
         inner,
         noise_multiplier=noise_multiplier,
-        max_grad_norm=clip,
-        expected_batch_size=expected,
+        max_grad_norm=max_grad_norm,
+        expected_batch_size=expected_batch_size,
         loss_reduction="mean",
     )
     optimizer.stream = stream

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from client.partner import group_values
 from client.session import Session
-from client.training import train
+from client.training import LocalTraining, Proximal, train
 from common.evaluation import evaluate
 from common.files import private_directory, sha256_text, write_atomic
 from common.messages import Request
@@ -50,15 +50,16 @@ def improve(
         session.network,
         session.train,
         start,
-        config.train,
-        sample_rate,
-        None,
+        LocalTraining(
+            config.train,
+            sample_rate,
+            None,
+            expected_batch_size=float(config.train.batch_size),
+            proximal=Proximal(config.train.ditto_lambda, incoming),
+        ),
         sampling,
         sampling,
         session.device,
-        expected=float(config.train.batch_size),
-        anchor=incoming,
-        pull=config.train.ditto_lambda,
     )
     moved = {name: start[name] + change for name, change in trained.delta.items()}
     write_atomic(path, save(moved, metadata={"round": str(request.round)}))

@@ -44,9 +44,9 @@ class Allowed:
 
     names: frozenset[str] | None = None
 
-    def refused(self, asked: Iterable[str]) -> list[str]:
-        """Which of the names that were asked for are not allowed, sorted."""
-        return [] if self.names is None else sorted(set(asked) - self.names)
+    def refused(self, requested: Iterable[str]) -> list[str]:
+        """Which of the requested names are not allowed, sorted."""
+        return [] if self.names is None else sorted(set(requested) - self.names)
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Policy:
         Raises:
             PolicyRefusal: its text names setting, columns and figures, for the partner's own log.
         """
-        for what, key, allowed, asked in (
+        for what, key, allowed, requested in (
             ("data set", "", self.datasets, (request.dataset,)),
             ("task", "task", self.tasks, (request.task,)),
             ("text column", "data.columns", self.text, request.text),
             ("label column", "data.columns", self.label, request.label),
             ("group column", "data.columns", self.groups, request.groups),
         ):
-            if refused := allowed.refused(asked):
+            if refused := allowed.refused(requested):
                 listed = ", ".join(repr(name) for name in refused)
                 raise _refusal(Reason.POLICY, f"does not allow the {what} {listed}", key)
         if request.exact_metrics and not self.allow_exact_metrics:

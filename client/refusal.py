@@ -1,17 +1,15 @@
-"""What a deployed partner tells of an error, and what its own log says of it."""
+"""What a deployed partner answers after an error, and what its own log says about it."""
 
 from __future__ import annotations
 
-import os
-import traceback
-
+from common import errors
 from common.errors import LocalError, UserError
 from common.messages import MessageError
 from common.refusals import Reason, Refused
 from common.request import KEYS
 
 
-def told(error: Exception) -> str:
+def public_reason(error: Exception) -> str:
     """The sentence of the fixed list that may be sent for `error`.
 
     A function of the kind of the error alone, and of the name of a key of our own schema: its text
@@ -19,26 +17,26 @@ def told(error: Exception) -> str:
     """
     match error:
         case Refused():
-            return error.reason.told(error.key if error.key in KEYS else "")
+            return error.reason.sentence(error.key if error.key in KEYS else "")
         case LocalError() | OSError():
-            return Reason.OWN_FILES.told()
+            return Reason.OWN_FILES.sentence()
         case UserError():
-            return Reason.OTHER.told()
+            return Reason.OTHER.sentence()
         case MessageError():
-            return Reason.MESSAGE.told()
+            return Reason.MESSAGE.sentence()
         case _:
-            return Reason.INTERNAL.told()
+            return Reason.INTERNAL.sentence()
 
 
 def described(error: Exception) -> str:
-    """`error` for the owner of this machine, in one line.
+    """The error in one line, for the log of the machine's owner.
 
-    Of an unexpected error type and place, and of the system's errors (a full disk) also what: the
-    text of another might quote a row.
+    An error of the system (a full disk) also gives its own words; any other unexpected error gives
+    its type and place alone, because its text might quote an example.
     """
-    if isinstance(error, UserError | MessageError):
+    if isinstance(error, MessageError):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
-    said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-    return f"internal error at the partner: {type(error).__name__}{said} at {where}"
+    if isinstance(error, UserError):
+        return errors.described(error)
+    cause = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return f"internal error at the partner: {errors.described(error)}{cause}"

@@ -65,13 +65,15 @@ class Subject:
             self.network,
             records,
             self.start,
-            replace(TrainConfig(), batch_size=1, local_steps=1, optimizer="sgd", lr=1.0),
-            rate,
-            Privacy(noise_multiplier, self.clip, self.clipping),
+            training.LocalTraining(
+                replace(TrainConfig(), batch_size=1, local_steps=1, optimizer="sgd", lr=1.0),
+                rate,
+                Privacy(noise_multiplier, self.clip, self.clipping),
+                expected_batch_size=expected,
+            ),
             SeededStream(batches),
             SeededStream(noise),
             self.device,
-            expected=expected,
         )
         return torch.cat([change.flatten() for change in done.delta.values()]).double()
 

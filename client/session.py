@@ -20,7 +20,7 @@ from flwr.app import Context, Message, RecordDict
 
 from client.deployed import PARTNER_VARIABLE, open_partner
 from client.partner import Partner, in_simulation, simulated
-from client.refusal import described, told
+from client.refusal import described, public_reason
 from common import messages
 from common.config import Config, config_hash, from_json, validate
 from common.device import Device, pick_device, usable_cores
@@ -164,6 +164,6 @@ def answer(message: Message, context: Context, handler: Handler) -> Message:
         reason = described(error)
         if not in_simulation():
             log.error("%s", short_entry(reason))
-            reason = told(error)
+            reason = public_reason(error)
         content = messages.pack(Refusal(name, reason))
     return Message(content, reply_to=message)

@@ -60,14 +60,14 @@ def _refuse_code(content: bytes, **_: object) -> Path:
     except UserError as error:
         log.error("%s", short_entry(str(error)))
         reason = error.reason if isinstance(error, Refused) else Reason.BUNDLE
-        raise UserError(reason.told()) from None
+        raise UserError(reason.sentence()) from None
     return Path()
 
 
 def _answer(message: Message, context: Context) -> Message:
     """Our own ClientApp, for as long as somebody waits for its answer."""
     from client.app import app
-    from client.refusal import described, told
+    from client.refusal import described, public_reason
     from common.messages import Refusal, pack
 
     left = message.metadata.created_at + message.metadata.ttl - time.time()
@@ -83,11 +83,11 @@ def _answer(message: Message, context: Context) -> Message:
         return reply
     except Expired:
         log.error("%s", Reason.EXPIRED.value)
-        return Message(pack(Refusal("?", Reason.EXPIRED.told())), reply_to=message)
+        return Message(pack(Refusal("?", Reason.EXPIRED.sentence())), reply_to=message)
     except Exception as error:
         # Flower would answer with its text, which may quote the message.
         log.error("%s", short_entry(described(error)))
-        return Message(pack(Refusal("?", told(error))), reply_to=message)
+        return Message(pack(Refusal("?", public_reason(error))), reply_to=message)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         watchdog.cancel()

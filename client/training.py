@@ -2,15 +2,16 @@
 
 Privacy argument of `train` with a clipping norm C, noise multiplier z and sampling rate q: each
 step releases sum_i clip(g_i, C) + N(0, (zC)^2 I) on a public grid, divided by the *expected* batch
-size, a public constant.  Adding or removing one record changes the sum by at most C in l2 norm, and
-the record takes part with probability q, so each step is one Poisson-subsampled Gaussian mechanism
-with the parameters that the ledger records (Abadi et al. 2016; Mironov et al. 2019); rounding to
-the grid is part of the sensitivity (`common.grid`).  Per-example gradients are brought to float32
-before their norm is taken, so that bf16 arithmetic cannot loosen the bound.
+size, a public constant.  Adding or removing one example changes the sum by at most C in l2 norm,
+and the example takes part with probability q, so each step is one Poisson-subsampled Gaussian
+mechanism with the parameters that the ledger records (Abadi et al. 2016; Mironov et al. 2019);
+rounding to the grid is part of the sensitivity (`common.grid`).  Per-example gradients are brought
+to float32 before their norm is taken, so that bf16 arithmetic cannot loosen the bound.
 
-Everything that leaves besides the parameters is independent of the rows, and so is whether anything
-leaves at all: a record whose gradient cannot be computed adds zero, like one whose gradient is not
-finite, and the step goes on.  Both are functions of that record alone, so the sensitivity stays C.
+Everything that leaves besides the parameters is independent of the examples, and so is whether
+anything leaves at all: an example whose gradient cannot be computed adds zero, like one whose
+gradient is not finite, and the step goes on.  Both are functions of that example alone, so the
+sensitivity stays C.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ from common.models.network import Network
 from common.optimizer import local_optimizer
 from common.randomness import Stream, chosen
 
-__all__ = ["Forward", "PoissonBatches", "Privacy", "Trained", "train"]
+__all__ = [
+    "Forward",
+    "LocalTraining",
+    "PoissonBatches",
+    "Privacy",
+    "Proximal",
+    "Trained",
+    "train",
+]
 
 log = logging.getLogger(__name__)
 # The inputs of the trained part are data, so that its first hook sees no gradient of them: Opacus
@@ -56,10 +65,43 @@ class Privacy:
 
 
 @dataclass(frozen=True)
+class Proximal:
+    """The proximal term of FedProx and Ditto: mu / 2 * |w - reference|^2, added to the loss.
+
+    It is added after clipping and noise and depends on no example, so it changes nothing of the
+    privacy argument.  With mu = 0 there is none.
+    """
+
+    mu: float
+    reference: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """Settings of one local training.
+
+    Attributes:
+        config: steps, optimiser, learning rate and physical batch.
+        sample_rate: the probability with which each example enters a batch, independently of all
+            others.
+        privacy: clipping and noise; None trains without privacy.
+        expected_batch_size: the public constant that divides the sum of gradients.  None takes
+            `sample_rate * len(examples)`, which is public only where the number of examples is.
+        proximal: a proximal term, or None.
+    """
+
+    config: TrainConfig
+    sample_rate: float
+    privacy: Privacy | None = None
+    expected_batch_size: float | None = None
+    proximal: Proximal | None = None
+
+
+@dataclass(frozen=True)
 class Trained:
     """`delta` per trainable tensor; `examples` expected through forward and backward.
 
-    `seconds` of the steps; `frozen_seconds` of the frozen layers of rows never drawn before.
+    `seconds` of the steps; `frozen_seconds` of the frozen layers of examples never drawn before.
     """
 
     delta: dict[str, Tensor]
@@ -69,26 +111,26 @@ class Trained:
 
 
 class PoissonBatches(UniformWithReplacementSampler):
-    """Poisson-sampled logical batches whose rows are ordered by length, drawn from a `Stream`.
+    """Poisson-sampled logical batches whose examples are ordered by length, drawn from a `Stream`.
 
-    Order inside a batch changes nothing for DP-SGD, and lets its physical batches hold rows of
+    Order inside a batch changes nothing for DP-SGD, and lets its physical batches hold examples of
     similar length, hence little padding.
     """
 
     def __init__(self, lengths: Ints, sample_rate: float, steps: int, stream: Stream) -> None:
-        # Opacus' own constructor refuses a data set without rows, which must not be told apart.
+        # Opacus' own constructor refuses a data set without examples, which must not be told apart.
         self.num_samples, self.sample_rate, self.steps = len(lengths), sample_rate, steps
         self.lengths, self.stream = lengths, stream
 
     def __iter__(self) -> Iterator[list[int]]:
         for _ in range(self.steps):
-            rows = chosen(self.stream, self.sample_rate, self.num_samples)
-            yield sorted(rows.tolist(), key=lambda row: int(self.lengths[row]))
+            indices = chosen(self.stream, self.sample_rate, self.num_samples)
+            yield sorted(indices.tolist(), key=lambda index: int(self.lengths[index]))
 
 
 @dataclass
 class _PrivateSteps:
-    """Steps on logical batches, whose rows go through the model `size` at a time."""
+    """Steps on logical batches, whose examples go through the model `size` at a time."""
 
     model: Forward
     optimizer: GridNoise
@@ -105,26 +147,28 @@ class _PrivateSteps:
         how = self.privacy
         return clipper(how.grad_sample_mode, self.model, self.optimizer, how.clipping, self.device)
 
-    def step(self, rows: Sequence[int]) -> None:
-        """One noisy step on the clipped sum of `rows`, also when there are none."""
-        for part in _parts(rows, self.size):
+    def step(self, indices: Sequence[int]) -> None:
+        """One noisy step on the clipped sum of the examples at `indices`, even of none."""
+        for part in _parts(indices, self.size):
             if not self._added(part):
-                # Row by row, so that what one row does is a function of that row alone.
-                for row in part:
-                    self._added([row])
+                # One by one, so that what one example does is a function of that example alone.
+                for index in part:
+                    self._added([index])
         self.clipper.contribute_nothing()
         self._accumulate(last=True)
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _added(self, rows: Sequence[int]) -> bool:
-        """Whether the clipped sum of `rows` could be computed and was added."""
+    def _added(self, indices: Sequence[int]) -> bool:
+        """Whether the clipped sum of the examples at `indices` could be computed and was added."""
         try:
-            self.clipper.contribute(self.examples.__getitems__(rows).to(self.device))
+            self.clipper.contribute(self.examples.__getitems__(indices).to(self.device))
             self._accumulate(last=False)
         except Exception as error:
             if self.failures == 0:
-                log.error("gradients of private rows could not be computed: %s", described(error))
-            self.failures += len(rows) == 1
+                log.error(
+                    "gradients of private examples could not be computed: %s", described(error)
+                )
+            self.failures += len(indices) == 1
             # Opacus' hooks may be left half-way through a pass.
             self.clipper.close()
             self.optimizer.forget_batch()
@@ -141,7 +185,7 @@ class _PrivateSteps:
         """Leave the network without hooks, and tell the partner's own log of what failed."""
         self.clipper.close()
         if self.failures:
-            log.error("%d gradients of private rows added nothing", self.failures)
+            log.error("%d gradients of private examples added nothing", self.failures)
 
 
 @dataclass
@@ -155,9 +199,9 @@ class _PlainSteps:
     size: int
     expected: float
 
-    def step(self, rows: Sequence[int]) -> None:
-        """One step on the sum of the gradients of `rows`, divided by the expected batch size."""
-        for part in _parts(rows, self.size):
+    def step(self, indices: Sequence[int]) -> None:
+        """One step on the sum of gradients, divided by the expected batch size."""
+        for part in _parts(indices, self.size):
             batch = self.examples.__getitems__(part).to(self.device)
             with self.device.products():
                 with self.device.autocast():
@@ -171,43 +215,40 @@ class _PlainSteps:
         """Nothing is to be undone."""
 
 
-def _parts(rows: Sequence[int], size: int) -> list[list[int]]:
-    """`rows` cut into parts of nearly equal length, each of at most `size`; none of no rows."""
-    if not rows:
+def _parts(indices: Sequence[int], size: int) -> list[list[int]]:
+    """`indices` cut into parts of nearly equal length, each of at most `size`; none of none."""
+    if not indices:
         return []
-    return [part.tolist() for part in np.array_split(rows, math.ceil(len(rows) / size))]
+    return [part.tolist() for part in np.array_split(indices, math.ceil(len(indices) / size))]
 
 
-def _attract(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    anchor: Mapping[str, Tensor],
-    pull: float,
+def _add_proximal_term(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], term: Proximal
 ) -> None:
-    """Add `pull * (w - anchor)` to the gradient of every step of the optimiser, the last thing."""
-    fixed = {name: anchor[name].to(p.device, p.dtype) for name, p in parameters.items()}
+    """Add `mu * (w - reference)` to the gradient before every step, after clipping and noise."""
+    reference = {name: term.reference[name].to(p.device, p.dtype) for name, p in parameters.items()}
 
     def before(*_: object) -> None:
         for name, p in parameters.items():
             if p.grad is not None:
-                p.grad.add_(p.detach() - fixed[name], alpha=pull)
+                p.grad.add_(p.detach() - reference[name], alpha=term.mu)
 
     optimizer.register_step_pre_hook(before)
 
 
 def _ready(examples: Examples, batches: Sequence[Sequence[int]], private: bool) -> float:
-    """Run the frozen layers of the rows that `batches` draw; returns the seconds that it took.
+    """Run the frozen layers of the examples that `batches` draw; returns the seconds that it took.
 
     Under privacy a failure here ends nothing: each batch tries again and leaves out what fails.
     """
     began = time.perf_counter()
-    drawn = np.unique(np.concatenate([np.asarray(rows, np.int64) for rows in batches]))
+    drawn = np.unique(np.concatenate([np.asarray(batch, np.int64) for batch in batches]))
     try:
         examples.ready(drawn)
     except Exception as error:
         if not private:
             raise
-        log.error("frozen layers of private rows could not be computed: %s", described(error))
+        log.error("frozen layers of private examples could not be computed: %s", described(error))
     return time.perf_counter() - began
 
 
@@ -215,31 +256,28 @@ def train(
     network: Network,
     examples: Examples,
     start: Mapping[str, Tensor],
-    config: TrainConfig,
-    sample_rate: float,
-    privacy: Privacy | None,
+    settings: LocalTraining,
     sampling: Stream,
     noise: Stream,
     device: Device,
-    *,
-    expected: float | None = None,
-    anchor: Mapping[str, Tensor] | None = None,
-    pull: float = 0.0,
 ) -> Trained:
-    """Take `config.local_steps` steps from `start` and return the change of each tensor.
+    """Take `settings.config.local_steps` steps from `start`.
 
-    Every row enters a batch independently with probability `sample_rate`; gradients are divided by
-    `expected`, a public constant: by default the expected batch size, `sample_rate *
-    len(examples)`, which is one only where the number of rows is public.  With `privacy`, each
-    row's gradient is clipped to C = `privacy.max_grad_norm`, and Gaussian noise of standard
-    deviation `noise_multiplier` * C is added to the sum.  Both streams must be secret for the
-    guarantee to hold.
+    Args:
+        network: the model; it keeps the parameters after the last step.
+        examples: the partner's own training examples.
+        start: the trainable tensors to start from, by name.
+        settings: how to sample, clip, add noise and step.
+        sampling: decides which examples enter a batch.
+        noise: the source of the Gaussian noise; both streams must be secret for the guarantee.
+        device: where to compute.
 
-    With `pull`, each step also follows the gradient of `pull / 2 * |w - anchor|^2`, the proximal
-    term of FedProx and Ditto.  It is added after clipping and noise and knows no row, so it changes
-    nothing of the privacy argument.
+    Returns:
+        the change of each tensor.
 
-    Without `privacy` an error in a row is raised; with it, a row that fails adds zero.
+    Raises:
+        Exception: without privacy, whatever an example's error is; with privacy, an example that
+            fails adds zero.
     """
     keep_memory()
     network.trained.to(device.device)
@@ -247,33 +285,17 @@ def train(
     start = network.read()
     network.trained.train()
     examples = examples.drawn(sampling)
-    model = Forward(network, examples)
-    expected = sample_rate * len(examples) if expected is None else expected
+    config, rate = settings.config, settings.sample_rate
     lengths = np.asarray(examples.lengths)
-    batches = list(PoissonBatches(lengths, sample_rate, config.local_steps, sampling))
-    frozen_seconds = _ready(examples, batches, private=privacy is not None)
-    inner = local_optimizer(list(network.trainable().values()), config)
-    if pull > 0:
-        assert anchor is not None
-        _attract(inner, network.trainable(), anchor, pull)
-    steps: _PlainSteps | _PrivateSteps
-    if privacy is None:
-        steps = _PlainSteps(model, inner, examples, device, config.physical_batch, expected)
-    else:
-        optimizer = private_optimizer(
-            inner,
-            privacy.grad_sample_mode,
-            privacy.clipping,
-            noise_multiplier=privacy.noise_multiplier,
-            clip=privacy.max_grad_norm,
-            expected=expected,
-            stream=noise,
-        )
-        steps = _PrivateSteps(model, optimizer, examples, device, config.physical_batch, privacy)
+    batches = list(PoissonBatches(lengths, rate, config.local_steps, sampling))
+    frozen_seconds = _ready(examples, batches, private=settings.privacy is not None)
+    expected = settings.expected_batch_size
+    expected = rate * len(examples) if expected is None else expected
+    steps = _steps(network, examples, settings, expected, noise, device)
     began = time.perf_counter()
     try:
-        for rows in batches:
-            steps.step(rows)
+        for batch in batches:
+            steps.step(batch)
     finally:
         steps.close()
     seconds = time.perf_counter() - began
@@ -281,3 +303,31 @@ def train(
     after = network.read()
     delta = {name: after[name] - start[name] for name in start}
     return Trained(delta, expected * config.local_steps, seconds, frozen_seconds)
+
+
+def _steps(
+    network: Network,
+    examples: Examples,
+    settings: LocalTraining,
+    expected: float,
+    noise: Stream,
+    device: Device,
+) -> _PlainSteps | _PrivateSteps:
+    """The optimiser and how it steps; `expected` divides the sum of gradients."""
+    model = Forward(network, examples)
+    config, privacy = settings.config, settings.privacy
+    inner = local_optimizer(list(network.trainable().values()), config)
+    if settings.proximal is not None and settings.proximal.mu > 0:
+        _add_proximal_term(inner, network.trainable(), settings.proximal)
+    if privacy is None:
+        return _PlainSteps(model, inner, examples, device, config.physical_batch, expected)
+    optimizer = private_optimizer(
+        inner,
+        privacy.grad_sample_mode,
+        privacy.clipping,
+        noise_multiplier=privacy.noise_multiplier,
+        max_grad_norm=privacy.max_grad_norm,
+        expected_batch_size=expected,
+        stream=noise,
+    )
+    return _PrivateSteps(model, optimizer, examples, device, config.physical_batch, privacy)

@@ -36,9 +36,9 @@ def cut_off(network: Network) -> tuple[str, ...]:
         logits = network.logits(ids, mask).float()
         # Directions without a pattern, so that no parameter's parts cancel.
         weights = torch.arange(1.0, logits.numel() + 1).square().cos().view(logits.shape).to(device)
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             (logits * weights).sum(), list(parameters.values()), allow_unused=True
         )
-    pairs = zip(parameters, found, strict=True)
+    pairs = zip(parameters, gradients, strict=True)
     silent = [name for name, gradient in pairs if gradient is None or not bool(gradient.any())]
     return tuple(must_have_gradient(network.read(), silent))

@@ -19,11 +19,13 @@ class LocalError(UserError):
 
 
 def described(error: Exception) -> str:
-    """One line: the message of a UserError; of any other its type and place alone.
+    """The error in one line.
 
-    The text of another error might quote a row.
+    A UserError gives its message.  Any other error gives its type and the line of code that raised
+    it, because its text might quote an example.
     """
     if isinstance(error, UserError):
         return " ".join(str(error).splitlines())
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {os.path.basename(frame.filename)}:{frame.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {where}"

@@ -67,8 +67,8 @@ def _block(stream: Stream, scale: float, words: Words) -> Floats:
     error = scale * (_NDTRI_ERROR * (1.0 + size) + 3.0 / (known + 1.0))
     close = 0.5 - np.abs(exact - whole) <= error
     doubtful = np.flatnonzero(close | (known < FEWEST))
-    for place in doubtful:
-        whole[place] = _decided(stream, scale, int(words[place] >> np.uint64(1)))
+    for index in doubtful:
+        whole[index] = _decided(stream, scale, int(words[index] >> np.uint64(1)))
     signed: Floats = np.where(words & np.uint64(1), -whole, whole)
     return signed
 

@@ -45,16 +45,16 @@ class Reason(Enum):
     OTHER = "this partner cannot do what was asked; its own log says why"
     INTERNAL = "internal error at the partner; its own log says where"
 
-    def told(self, key: str = "") -> str:
+    def sentence(self, key: str = "") -> str:
         """The sentence, after the name of the key that it is about."""
         return f"{key}: {self.value}" if key else self.value
 
 
 class Refused(UserError):
-    """A UserError with what may be told of it.
+    """A UserError, with the sentence about it that may leave the partner.
 
-    `str()` is for the owner of the machine: its log, its terminal, its own simulation.  `told` is
-    for the coordinator.
+    `str()` is for the owner of the machine: its log, its terminal, its own simulation.  The
+    coordinator gets `sentence`.
 
     Args:
         reason: one of the fixed list.
@@ -68,6 +68,6 @@ class Refused(UserError):
         self.key = key
 
     @property
-    def told(self) -> str:
+    def sentence(self) -> str:
         """What a deployed partner answers."""
-        return self.reason.told(self.key)
+        return self.reason.sentence(self.key)

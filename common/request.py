@@ -11,6 +11,9 @@ from common.refusals import Reason, Refused
 
 # The only keys that a refusal may name.
 KEYS = schema_keys(Config)
+# What no useful run comes near.  Beyond it a request would only keep a partner busy: every step is
+# drawn before the first is taken, and every round is accounted for before the first begins.
+LARGEST = {"run.rounds": 100_000, "train.local_steps": 10_000, "train.batch_size": 1_000_000_000}
 
 
 def checked(text: str) -> Config:
@@ -20,6 +23,10 @@ def checked(text: str) -> Config:
         Refused: whose `key` is one of `KEYS` or empty.
     """
     config = from_json(text)
+    for key, most in LARGEST.items():
+        section, name = key.split(".")
+        if getattr(getattr(config, section), name) > most:
+            raise Refused(Reason.SETTING, f"{key}: is above {most}; ask for less", key)
     try:
         return validate(config)
     except UserError as error:

@@ -20,21 +20,21 @@ def show(path: Path | str) -> int:
     """
     console = PlainConsole(soft_wrap=True)
     entries = ledger.read(path)
-    held = ledger.reservations(entries)
+    reserved = ledger.reservations(entries)
     console.print(f"Data set {_plain(repr(entries[0].body['dataset']))}, {len(entries)} rows.")
-    if not held:
+    if not reserved:
         console.print("Nothing has been spent yet.")
     else:
         budget, delta = _last_cap(entries)
         for line in _spent(entries, delta):
             console.print(line)
-        console.print(_left(entries, held, budget))
-        console.print(_runs(held, entries, delta))
-        for entry, _ in held:
+        console.print(_left(entries, reserved, budget))
+        console.print(_runs(reserved, entries, delta))
+        for entry, _ in reserved:
             if entry.exact:
                 run, what = _plain(str(entry.body["run"])), _plain(str(entry.body["what"]))
                 console.print(f"Left without noise in run {run}: {what}.")
-        waiting = sum(not committed and not entry.exact for entry, committed in held)
+        waiting = sum(not committed and not entry.exact for entry, committed in reserved)
         if waiting:
             console.print(
                 f"{waiting} spends were reserved and never confirmed (a run was interrupted or is "
@@ -84,7 +84,9 @@ def _spent(entries: list[ledger.Entry], delta: float) -> list[str]:
         + (f" {_plain(total.note)}." if total.note else "")
     ]
     parts = ledger.compositions(entries)
-    sides = {part.partition("/")[2]: epsilon(held, delta) for part, held in parts.items() if part}
+    sides = {
+        part.partition("/")[2]: epsilon(spends, delta) for part, spends in parts.items() if part
+    }
     for side in sorted(sides):
         lines.append(f"  {_plain(side)} records: epsilon {sides[side].value:.4g}")
     divisions = {str(e.body.get("part", "")).partition("/")[0] for e in entries} - {""}
@@ -98,7 +100,7 @@ def _spent(entries: list[ledger.Entry], delta: float) -> list[str]:
 
 def _left(
     entries: list[ledger.Entry],
-    held: list[tuple[ledger.Entry, bool]],
+    reserved: list[tuple[ledger.Entry, bool]],
     budget: Budget | None,
 ) -> str:
     """What the limit of the last request leaves to the part of the records with the least left."""
@@ -106,7 +108,7 @@ def _left(
         return "No limit was set when the last spend was reserved."
     spends = [
         (str(entry.body["run"]), str(entry.body.get("part", "")))
-        for entry in {entry.body.get("part", ""): entry for entry, _ in held}.values()
+        for entry in {entry.body.get("part", ""): entry for entry, _ in reserved}.values()
     ]
     most = max(
         lifetime.counted(
@@ -122,21 +124,21 @@ def _left(
 
 def _last_cap(entries: list[ledger.Entry]) -> tuple[Budget | None, float]:
     """The limit that the last request came under, and the delta to report at."""
-    asked = [e for e in entries if e.kind in ("reserve", "refuse")]
-    limited = [e for e in asked if e.body["cap"] is not None]
+    requests = [e for e in entries if e.kind in ("reserve", "refuse")]
+    limited = [e for e in requests if e.body["cap"] is not None]
     if not limited:
-        return None, float(asked[-1].body["delta"])
+        return None, float(requests[-1].body["delta"])
     last = limited[-1]
     budget = Budget(*last.body["cap"])
     return budget, budget.delta
 
 
 def _runs(
-    held: list[tuple[ledger.Entry, bool]], entries: list[ledger.Entry], delta: float
+    reserved: list[tuple[ledger.Entry, bool]], entries: list[ledger.Entry], delta: float
 ) -> Table:
     table = Table("run", "releases", "confirmed", "epsilon alone", "first", "last")
-    for run in dict.fromkeys(str(entry.body["run"]) for entry, _ in held):
-        of_run = [(entry, done) for entry, done in held if entry.body["run"] == run]
+    for run in dict.fromkeys(str(entry.body["run"]) for entry, _ in reserved):
+        of_run = [(entry, done) for entry, done in reserved if entry.body["run"] == run]
         table.add_row(
             _plain(run),
             str(len(of_run)),

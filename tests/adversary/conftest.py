@@ -22,7 +22,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
-from client import session, work
+from client import handlers, session
 from client.deployed import PARTNER_VARIABLE
 from client.partner import SIMULATION_VARIABLE
 from client.session import Session
@@ -36,8 +36,8 @@ from common.models.network import Network
 LABELS = ("bad", "good")
 BASE = "tiny"
 Row = tuple[str, str]
-HANDLERS = {messages.PREPARE: work.prepare, messages.TRAIN: work.train}
-HANDLERS[messages.EVALUATE] = work.evaluate
+HANDLERS = {messages.PREPARE: handlers.prepare, messages.TRAIN: handlers.train}
+HANDLERS[messages.EVALUATE] = handlers.evaluate
 
 
 @dataclass(frozen=True)

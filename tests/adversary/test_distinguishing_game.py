@@ -21,7 +21,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from client import work
+from client import handlers
 from client.session import Session
 from common import messages
 from common.messages import Report
@@ -142,14 +142,14 @@ def test_an_update_tells_no_more_than_epsilon(game: Game) -> None:
 
 
 def test_the_game_is_won_without_noise(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = work._privacy
+    sound = handlers._privacy
 
     def silent(session: Session, sigma: float) -> object:
         privacy = sound(session, sigma)
         assert privacy is not None
         return replace(privacy, noise_multiplier=sigma / 1e6)
 
-    monkeypatch.setattr(work, "_privacy", silent)
+    monkeypatch.setattr(handlers, "_privacy", silent)
     without, with_row, epsilon = projections(game, 40)
     assert np.max(without) < 0.01 < 0.9 < np.min(with_row)
     assert told_apart(without, with_row, epsilon) != []

@@ -17,14 +17,14 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import session, work
+from client import handlers, session
 from common import messages
 from common.config import Config, from_json, from_mapping, to_json
 from common.config_file import read_config, write_config
 from common.config_reader import MAX_DEPTH, MAX_STRING, MAX_TEXT, MAX_VALUES
 from common.data.load import resolve_labels
 from common.refusals import Reason, Refused
-from common.request import KEYS, checked
+from common.request import KEYS, LARGEST, checked
 from scripts.simulate import claim
 
 CASES = 20_000
@@ -32,7 +32,7 @@ SECONDS = 5.0
 SECRET = "postgresql+psycopg://reader:hunter2@db.local/notes"
 # In every value that the coordinator makes up.
 CANARY = "c4n4ry"
-REASONS = frozenset(reason.told(key) for reason in Reason for key in ("", *KEYS))
+REASONS = frozenset(reason.sentence(key) for reason in Reason for key in ("", *KEYS))
 INTERPOLATIONS = (
     "${oc.env:NOTES_DB}",
     "${oc.env:FEDACCORD_PARTNER}",
@@ -64,7 +64,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
     def answer(config: str) -> str:
         context = Context(1, 2, {}, RecordDict(), {"config": config})
         message = Message(messages.pack(messages.Request("r")), 2, messages.PREPARE)
-        body = messages.unpack(session.answer(message, context, work.prepare).content)
+        body = messages.unpack(session.answer(message, context, handlers.prepare).content)
         assert isinstance(body, messages.Refusal)
         assert body.partner == "?"
         return body.reason
@@ -102,15 +102,26 @@ def test_no_escape_makes_a_value_a_program(ask: Ask, key: str, value: str) -> No
 def test_the_refusal_names_the_key_alone(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
     tree = json.loads(to_json(Config()))
     tree["model"]["head"] = f"{CANARY}\n\x1b[2J\u202e"
-    assert ask(json.dumps(tree)) == Reason.SETTING.told("model.head")
+    assert ask(json.dumps(tree)) == Reason.SETTING.sentence("model.head")
     # The partner's own log has the value, on one line.
     assert f"{CANARY} ?[2J?" in caplog.text
     assert "\x1b" not in caplog.text
     tree["model"]["head"] = 3
-    assert ask(json.dumps(tree)) == Reason.UNREADABLE.told("model.head")
+    assert ask(json.dumps(tree)) == Reason.UNREADABLE.sentence("model.head")
     tree["model"] = {CANARY: 1}
-    assert ask(json.dumps(tree)) == Reason.UNREADABLE.told("model")
-    assert ask(to_json(Config())) == Reason.OWN_SETTINGS.told()
+    assert ask(json.dumps(tree)) == Reason.UNREADABLE.sentence("model")
+    assert ask(to_json(Config())) == Reason.OWN_SETTINGS.sentence()
+
+
+@pytest.mark.parametrize("key", ["run.rounds", "train.local_steps", "train.batch_size"])
+def test_a_request_without_end_is_refused(ask: Ask, key: str) -> None:
+    section, name = key.split(".")
+    for size in (LARGEST[key], LARGEST[key] + 1, 10**400):
+        tree = json.loads(to_json(Config()))
+        tree[section][name] = size
+        within = size == LARGEST[key]
+        wanted = Reason.OWN_SETTINGS.sentence() if within else Reason.SETTING.sentence(key)
+        assert ask(json.dumps(tree)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -256,11 +267,11 @@ def test_thousands_of_configurations(ask: Ask, caplog: pytest.LogCaptureFixture)
         assert reason in REASONS
         assert not any(word in reason for word in (CANARY, "hunter2", "/"))
         told.add(reason)
-        if reason == Reason.OWN_SETTINGS.told():
+        if reason == Reason.OWN_SETTINGS.sentence():
             accepted += 1
             config = checked(text)
             assert to_json(from_json(to_json(config))) == to_json(config)
-    assert Reason.INTERNAL.told() not in told
+    assert Reason.INTERNAL.sentence() not in told
     assert slowest < SECONDS
     assert CASES // 20 < accepted < CASES // 2
     assert len(told) > 50

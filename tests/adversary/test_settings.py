@@ -12,7 +12,7 @@ import torch
 from client import task
 from client.accounting import Budget, Segment
 from client.clipping import clip_factors
-from client.ledger import Ledger, is_planned
+from client.ledger import Ledger, Spend, is_planned
 from common.config import Config, validate
 from common.errors import UserError
 
@@ -88,7 +88,9 @@ def test_a_runs_name_alone_makes_no_plan(tmp_path: object) -> None:
             return is_planned(ledger.entries(), run, part, new)
 
         def reserve(segment: Segment, release: str) -> None:
-            ledger.reserve("one", release, [segment], 1e-6, "steps", Budget(50.0, 1e-5), part)
+            ledger.reserve(
+                Spend("one", release, [segment], 1e-6, "steps", part), Budget(50.0, 1e-5)
+            )
 
         reserve(Segment(30.0, 1.0, 1), "count")
         reserve(first, "round 1")

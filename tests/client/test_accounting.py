@@ -14,18 +14,20 @@ from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from client import accounting
 from client.accounting import (
     Budget,
     BudgetExceeded,
     Segment,
     calibrate,
     check_delta,
+    composition,
     epsilon,
     merge,
+    prv,
+    rdp,
     rdp_epsilon,
 )
-from client.refusal import told
+from client.refusal import public_reason
 from common.errors import UserError
 from common.refusals import Reason
 
@@ -119,7 +121,7 @@ def test_the_added_record_has_the_distribution_of_its_privacy_loss() -> None:
     x = np.random.default_rng(3).normal(0, sigma, 400_000)
     loss = -np.log(1 - rate + rate * np.exp((2 * x - 1) / (2 * sigma**2)))
     for t in (-1.5, -0.3, 0.0, 0.1, 0.2, -math.log(1 - rate) + 1e-9, 1.0):
-        cdf = accounting._AddedRecord(rate, sigma).cdf(t)
+        cdf = prv._AddedRecord(rate, sigma).cdf(t)
         assert float(cdf) == pytest.approx(float(np.mean(loss <= t)), abs=4e-3)
 
 
@@ -127,24 +129,24 @@ def test_the_added_record_has_the_distribution_of_its_privacy_loss() -> None:
 @pytest.mark.parametrize("rate", [1e-4, 0.03, 0.6, 1.0])
 def test_whole_orders_are_those_of_opacus(rate: float, sigma: float) -> None:
     orders = (2, 3, 7, 64, 512)
-    ours = accounting.whole_orders_rdp(rate, sigma, orders)
+    ours = rdp.whole_orders_rdp(rate, sigma, orders)
     theirs = compute_rdp(q=rate, noise_multiplier=sigma, steps=1, orders=list(orders))
     # At 1e-4 and 300 both are what is left of 1 - 1: 1e-13 or so.
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("loss", [PoissonSubsampledGaussianPRV, accounting._AddedRecord])
+@pytest.mark.parametrize("loss", [PoissonSubsampledGaussianPRV, prv._AddedRecord])
 @pytest.mark.parametrize(
     ("rate", "sigma", "width"), [(0.5, 1.1, 30.0), (0.6, 0.19, 2.0), (2e-4, 0.16, 250.0)]
 )
 def test_the_mean_of_a_privacy_loss_is_that_of_opacus(
     loss: Any, rate: float, sigma: float, width: float
 ) -> None:
-    domain = accounting._domain(width, 1e-4)
-    prv = loss(rate, sigma)
+    domain = prv._domain(width, 1e-4)
+    variable = loss(rate, sigma)
     with np.errstate(all="ignore"):
-        ours = accounting._Truncated(prv, domain).mean()
-        theirs = TruncatedPrivacyRandomVariable(prv, domain.t_min, domain.t_max).mean()
+        ours = prv._Truncated(variable, domain).mean()
+        theirs = TruncatedPrivacyRandomVariable(variable, domain.t_min, domain.t_max).mean()
     # Opacus' own is exact to 1e-8 or so.
     assert ours == pytest.approx(theirs, abs=5e-8)
 
@@ -155,15 +157,15 @@ def test_nearly_exact_gaussians_are_still_composed_by_prv() -> None:
 
 def test_noise_beyond_all_numbers_crashes_nothing() -> None:
     with np.errstate(all="ignore"):
-        assert accounting.whole_orders_rdp(0.5, 1e-200, (2, 3)).tolist() == [math.inf, math.inf]
-        assert np.all(accounting.whole_orders_rdp(0.5, 1e200, (2, 3)) < 1e-9)
+        assert rdp.whole_orders_rdp(0.5, 1e-200, (2, 3)).tolist() == [math.inf, math.inf]
+        assert np.all(rdp.whole_orders_rdp(0.5, 1e200, (2, 3)) < 1e-9)
 
 
 def test_rdp_replaces_prv_whose_mean_does_not_settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounting, "_MEAN_TOLERANCE", -1.0)
-    accounting._epsilon.cache_clear()
+    monkeypatch.setattr(prv, "_MEAN_TOLERANCE", -1.0)
+    composition.bound.cache_clear()
     result = epsilon([Segment(1.0, 0.01, 1000)], DELTA)
-    accounting._epsilon.cache_clear()
+    composition.bound.cache_clear()
     assert result.accountant == "rdp"
     assert "does not settle" in result.note
 
@@ -210,7 +212,7 @@ def test_tiny_delta() -> None:
 def test_rdp_replaces_prv_that_contradicts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     segments = (Segment(1.0, 0.013, 77),)
     bound = rdp_epsilon(segments, DELTA)
-    monkeypatch.setattr(accounting, "_prv", lambda *_: (bound + 0.1, bound + 0.2))
+    monkeypatch.setattr(prv, "epsilon_bounds", lambda *_: (bound + 0.1, bound + 0.2))
     result = epsilon(segments, DELTA)
     assert (result.accountant, result.prv, result.value) == ("rdp", None, bound)
     assert "above RDP's bound" in result.note
@@ -238,7 +240,7 @@ def test_refused_when_nothing_is_left() -> None:
         calibrate(already, DELTA, 0.1, 1, spent, dataset="notes")
     assert caught.value.detail.startswith("data set 'notes': nothing is left of the budget")
     # For the partner's own log; what a coordinator reads has no figure.
-    assert told(caught.value) == Reason.BUDGET.told()
+    assert public_reason(caught.value) == Reason.BUDGET.sentence()
 
 
 def test_refused_when_what_is_left_is_too_little_for_any_noise() -> None:
@@ -246,7 +248,7 @@ def test_refused_when_what_is_left_is_too_little_for_any_noise() -> None:
     with pytest.raises(BudgetExceeded) as caught:
         calibrate(epsilon(spent, DELTA).value * 1.0001, DELTA, 0.1, 1, spent)
     assert "cannot be met" in caught.value.detail
-    assert told(caught.value) == Reason.TOO_MUCH_NOISE.told("privacy.epsilon")
+    assert public_reason(caught.value) == Reason.TOO_MUCH_NOISE.sentence("privacy.epsilon")
 
 
 def test_delta_must_be_below_one_over_n_and_the_message_keeps_n_secret() -> None:

@@ -11,7 +11,7 @@ import pytest
 import client.division
 from client.accounting import Segment, epsilon
 from client.division import SAME_SIDE, TRAIN, VALIDATION, part
-from client.ledger import Ledger
+from client.ledger import Ledger, Spend
 from common.config import Config
 from common.data.load import training_table
 from common.data.schema import Columns, DataConfig
@@ -93,6 +93,6 @@ def test_a_record_that_changes_sides_with_the_text_column_is_charged_for_both(
     assert validating[0] - validating[1], "no record changed sides: the test shows nothing"
     train, told = Segment(0.8, 0.1, 20), Segment(1.5, 1.0, 1)
     with Ledger.open(tmp_path / "l.db", "d") as ledger:
-        ledger.reserve("a", "1", [train], 1e-5, "", None, part(configs[0], TRAIN))
-        ledger.reserve("b", "2", [told], 1e-5, "", None, part(configs[1], VALIDATION))
+        ledger.reserve(Spend("a", "1", [train], 1e-5, "", part(configs[0], TRAIN)), None)
+        ledger.reserve(Spend("b", "2", [told], 1e-5, "", part(configs[1], VALIDATION)), None)
         assert ledger.epsilon(1e-5) == epsilon([train, told], 1e-5).value

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client import exact, lifetime, work
+from client import exact, handlers, lifetime
 from client.accounting import Budget, BudgetExceeded, Segment, calibrate, epsilon
 from client.division import TRAIN, VALIDATION, part
-from client.ledger import Ledger, compositions, read, verify
+from client.ledger import Ledger, Spend, compositions, read, verify
 from client.policy import Allowed, Policy
 from client.session import Session
 from common import messages
@@ -34,7 +34,7 @@ def asking(here: Session, **privacy: Any) -> Session:
 
 
 def trained(here: Session, run: str, number: int = 1) -> Report:
-    report = messages.unpack(work.train(here, *model(here, number, run)))
+    report = messages.unpack(handlers.train(here, *model(here, number, run)))
     assert isinstance(report, Report)
     return report
 
@@ -74,7 +74,7 @@ def test_it_stands_there_before_anything_leaves(
     def stop(*_: object, **__: object) -> None:
         raise StopError
 
-    monkeypatch.setattr(work, "evaluate_on", stop)
+    monkeypatch.setattr(handlers, "evaluate_on", stop)
     with pytest.raises(StopError):
         trained(here, "run")
     assert sum(e.exact for e in read(here.partner.ledger) if e.kind == "reserve") == 2
@@ -84,7 +84,7 @@ def test_exact_metrics_are_infinite_for_validation_records_and_training_keeps_it
     session: Callable[..., Session],  # noqa: F811
 ) -> None:
     here = asking(session(policy=OPEN), metrics="exact")
-    work.prepare(here, *model(here, 0, "run"))
+    handlers.prepare(here, *model(here, 0, "run"))
     assert side(here, VALIDATION) == math.inf, "the number of rows left with this message"
     reports = [trained(here, "run", number) for number in (1, 2)]
     assert side(here, VALIDATION) == math.inf
@@ -133,9 +133,11 @@ def test_with_the_validation_budget_spent_metrics_are_withheld_and_training_goes
     here = session(policy=LIMIT)
     validation = part(here.config, VALIDATION)
     with Ledger.open(here.partner.ledger, "clinic") as ledger:
-        ledger.reserve("earlier", "e", [Segment(noise, 1.0, 1)], 1e-4, "metrics", None, validation)
+        ledger.reserve(
+            Spend("earlier", "e", [Segment(noise, 1.0, 1)], 1e-4, "metrics", validation), None
+        )
     reports = [trained(here, "run", number) for number in (1, 2)]
-    last = messages.unpack(work.evaluate(here, *model(here, 2)))
+    last = messages.unpack(handlers.evaluate(here, *model(here, 2)))
     for report in (*reports, last):
         assert not np.any(report.confusion)
         assert report.count_noise == 0.0
@@ -156,7 +158,7 @@ def test_counts_never_carry_more_than_twice_the_noise_that_was_planned(
     here = session(policy=LIMIT)
     planned = trained(here, "first").count_noise
     noises = [
-        messages.unpack(work.evaluate(here, *model(here, 2, f"later {number}"))).count_noise
+        messages.unpack(handlers.evaluate(here, *model(here, 2, f"later {number}"))).count_noise
         for number in range(9)
     ]
     assert max(noises) <= 2 * planned
@@ -169,10 +171,14 @@ def test_show_tells_sides_exact_releases_and_refusals_apart(
 ) -> None:
     path, cap = tmp_path / "l.db", Budget(2.0, DELTA)
     with Ledger.open(path, "d") as ledger:
-        ledger.reserve("r", "1", [Segment(2.0, 0.1, 5)], DELTA, "training", cap, "x/train")
-        ledger.reserve("r", "2", [exact.EXACTLY], DELTA, "exact metrics", None, "x/validation")
+        ledger.reserve(Spend("r", "1", [Segment(2.0, 0.1, 5)], DELTA, "training", "x/train"), cap)
+        ledger.reserve(
+            Spend("r", "2", [exact.EXACTLY], DELTA, "exact metrics", "x/validation"), None
+        )
         with pytest.raises(BudgetExceeded):
-            ledger.reserve("r", "3", [Segment(0.2, 1.0, 1)], DELTA, "training", cap, "x/train")
+            ledger.reserve(
+                Spend("r", "3", [Segment(0.2, 1.0, 1)], DELTA, "training", "x/train"), cap
+            )
         spent = ledger.epsilon(DELTA, side=TRAIN)
     command.show(path)
     out = capsys.readouterr().out
@@ -186,7 +192,7 @@ def test_show_tells_sides_exact_releases_and_refusals_apart(
 
 def test_a_ledger_from_before_is_read_as_it_was(tmp_path: Path) -> None:
     """Rows without a part, and refusals that do not say what they were."""
-    with Ledger.open(tmp_path / "l.db", "d") as ledger, ledger._append() as (_, add):
+    with Ledger.open(tmp_path / "l.db", "d") as ledger, ledger._storage.appending() as (_, add):
         body = {"run": "r", "release": "1", "segments": [[1.0, 0.1, 5]], "delta": DELTA}
         add("refuse", {**body, "what": "training", "cap": [8.0, DELTA], "reason": "no"})
     assert not read(tmp_path / "l.db")[-1].withheld
@@ -202,14 +208,14 @@ def test_a_later_run_is_held_to_the_filter_and_not_to_composed_curves(tmp_path: 
     both = epsilon([STEPS, STEPS], DELTA).value
     cap = Budget(both * 1.001, DELTA)
     with Ledger.open(tmp_path / "l.db", "d") as ledger:
-        ledger.reserve("a", "1", [STEPS], DELTA, "", cap, "x/train")
+        ledger.reserve(Spend("a", "1", [STEPS], DELTA, "", "x/train"), cap)
         with pytest.raises(BudgetExceeded):
-            ledger.reserve("b", "2", [STEPS], DELTA, "", cap, "x/train")
+            ledger.reserve(Spend("b", "2", [STEPS], DELTA, "", "x/train"), cap)
     # Two parts of one run were planned together.
     roomy = Budget(both * 1.001, 2 * DELTA)
     with Ledger.open(tmp_path / "m.db", "d") as ledger:
         for release in "12":
-            ledger.reserve("a", release, [STEPS], DELTA, "", roomy, "x/train")
+            ledger.reserve(Spend("a", release, [STEPS], DELTA, "", "x/train"), roomy)
 
 
 @pytest.mark.parametrize("spent", [[], [STEPS], [STEPS, Segment(30.0, 1.0, 1)]])
@@ -230,7 +236,7 @@ def test_the_filters_order_depends_on_the_limit_alone() -> None:
             Budget(1.0, DELTA), 0.1, 20, [exact.EXACTLY], planned=False, dataset="notes"
         )
     assert "inf" in caught.value.detail
-    assert "inf" not in caught.value.told
+    assert "inf" not in caught.value.sentence
 
 
 def test_a_simulations_limit_adds_no_noise_to_its_only_run(
@@ -238,9 +244,9 @@ def test_a_simulations_limit_adds_no_noise_to_its_only_run(
 ) -> None:
     """One run may use half of a limit's delta, and a simulation's limit is twice its run's."""
     here = asking(session(policy=Policy.permissive(8.0, 2e-4)), metrics="exact")
-    prepared = messages.unpack(work.prepare(here, *model(here, 0, "run")))
+    prepared = messages.unpack(handlers.prepare(here, *model(here, 0, "run")))
     assert prepared.noise_multiplier == calibrate(8.0, 1e-4, 60 / 400, 2)
     # A partner whose limit is just the run's pays a little more noise for later choices.
     tight = replace(here.partner, policy=replace(OPEN, budget=Budget(8.0, 1e-4)))
-    more = messages.unpack(work.prepare(replace(here, partner=tight), *model(here, 0, "run")))
+    more = messages.unpack(handlers.prepare(replace(here, partner=tight), *model(here, 0, "run")))
     assert 1.0 < more.noise_multiplier / prepared.noise_multiplier < 1.05

@@ -15,9 +15,9 @@ import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from client import lifetime, metrics, work
+from client import handlers, lifetime, metrics
 from client.accounting import Budget, BudgetExceeded, Segment, epsilon
-from client.ledger import Ledger, compositions
+from client.ledger import Ledger, Spend, compositions
 from client.metrics import COUNT_NOISE, release, sensitivity
 from client.partner import Partner
 from client.policy import Allowed, Policy, PolicyRefusal
@@ -152,7 +152,7 @@ def test_the_ledger_composes_sides_in_parallel_and_all_else_in_sequence(tmp_path
 
     def reserve(ledger: Ledger, segment: Segment, part: str, run: str = "r") -> None:
         name = f"{run}/{len(ledger.entries())}"
-        ledger.reserve(run, name, [segment], 1e-5, "", None, part)
+        ledger.reserve(Spend(run, name, [segment], 1e-5, "", part), None)
 
     with Ledger.open(tmp_path / "l.db", "d") as ledger:
         reserve(ledger, train, "x/train")
@@ -179,12 +179,12 @@ def test_the_cap_counts_sides_apart(tmp_path: Path) -> None:
     told = Segment(2.0, 1.0, 1)
     cap = Budget(epsilon([told], 1e-5).value * 1.01, 2e-5)
     with Ledger.open(tmp_path / "l.db", "d") as ledger:
-        ledger.reserve("r", "a", [told], 1e-5, "", cap, "x/train")
-        ledger.reserve("r", "b", [told], 1e-5, "", cap, "x/validation")
+        ledger.reserve(Spend("r", "a", [told], 1e-5, "", "x/train"), cap)
+        ledger.reserve(Spend("r", "b", [told], 1e-5, "", "x/validation"), cap)
         with pytest.raises(BudgetExceeded):
-            ledger.reserve("r", "c", [told], 1e-5, "", cap, "x/validation")
+            ledger.reserve(Spend("r", "c", [told], 1e-5, "", "x/validation"), cap)
         with pytest.raises(BudgetExceeded):
-            ledger.reserve("r", "d", [told], 1e-5, "", cap)
+            ledger.reserve(Spend("r", "d", [told], 1e-5, ""), cap)
 
 
 @pytest.fixture
@@ -240,12 +240,12 @@ def test_nothing_exact_leaves_and_the_ledger_holds_what_was_released(
     session: Callable[..., Session],
 ) -> None:
     here = session()
-    exact = work.evaluate_on(
-        here.network, here.validation, work.group_values(here.partner.validation), CPU
+    exact = handlers.evaluate_on(
+        here.network, here.validation, handlers.group_values(here.partner.validation), CPU
     )
-    prepared = messages.unpack(work.prepare(here, *model(here, 0)))
-    reports = [messages.unpack(work.train(here, *model(here, number))) for number in (1, 2)]
-    reports.append(messages.unpack(work.evaluate(here, *model(here, 2))))
+    prepared = messages.unpack(handlers.prepare(here, *model(here, 0)))
+    reports = [messages.unpack(handlers.train(here, *model(here, number))) for number in (1, 2)]
+    reports.append(messages.unpack(handlers.evaluate(here, *model(here, 2))))
     # The number of rows: one noisy figure in the whole run, and all that follows from it.
     told = {prepared.examples, *(r.examples for r in reports)}
     assert len(told) == 1
@@ -279,14 +279,16 @@ def test_a_run_gets_no_more_metrics_than_its_noise_was_solved_for(
     session: Callable[..., Session],
 ) -> None:
     here = session()
-    reports = [messages.unpack(work.evaluate(here, *model(here, 2))) for _ in range(4)]
+    reports = [messages.unpack(handlers.evaluate(here, *model(here, 2))) for _ in range(4)]
     assert [r.count_noise > 0 for r in reports] == [True, True, True, False]
     assert not np.any(reports[-1].confusion)
     assert math.isnan(reports[-1].loss)
     # Another run plans on what this one left of the lifetime budget: with more noise.
-    again = messages.unpack(work.evaluate(here, *model(here, 2, "second")))
+    again = messages.unpack(handlers.evaluate(here, *model(here, 2, "second")))
     tight = replace(here.partner, policy=replace(here.partner.policy, budget=Budget(11.0, 1e-3)))
-    less = messages.unpack(work.evaluate(replace(here, partner=tight), *model(here, 2, "third")))
+    less = messages.unpack(
+        handlers.evaluate(replace(here, partner=tight), *model(here, 2, "third"))
+    )
     assert less.count_noise > again.count_noise
 
 
@@ -295,9 +297,9 @@ def test_an_adjacent_data_set_changes_nothing_that_is_computed_from_the_noisy_co
 ) -> None:
     """With the noisy count fixed, N and N+1 training rows plan the very same mechanism."""
     one = session(400)
-    first = messages.unpack(work.prepare(one, *model(one, 0)))
+    first = messages.unpack(handlers.prepare(one, *model(one, 0)))
     other = session(401)
-    second = messages.unpack(work.prepare(other, *model(other, 0)))
+    second = messages.unpack(handlers.prepare(other, *model(other, 0)))
     assert first == second
 
 
@@ -305,7 +307,7 @@ def test_exact_metrics_are_refused_by_the_policy(session: Callable[..., Session]
     here = session()
     config = replace(here.config, privacy=replace(here.config.privacy, metrics="exact"))
     with pytest.raises(PolicyRefusal, match=r"exact metrics.*privacy\.metrics=private"):
-        work.train(replace(here, config=config), *model(here, 1))
+        handlers.train(replace(here, config=config), *model(here, 1))
     assert not here.partner.ledger.exists()
 
 
@@ -313,7 +315,7 @@ def test_too_few_rows_are_refused_without_their_number(session: Callable[..., Se
     here = session(20)
     config = replace(here.config, train=replace(here.config.train, batch_size=400))
     with pytest.raises(UserError, match="too few training rows") as caught:
-        work.prepare(replace(here, config=config), *model(here, 0))
+        handlers.prepare(replace(here, config=config), *model(here, 0))
     assert "20 " not in str(caught.value)
 
 
@@ -336,10 +338,10 @@ def test_a_second_run_trains_on_what_the_first_left_and_a_third_on_next_to_nothi
     here = session(policy=Policy(limit, groups=Allowed(frozenset({"ward"}))))
     noises = []
     for run in ("first", "second"):
-        prepared = messages.unpack(work.prepare(here, *model(here, 0, run)))
+        prepared = messages.unpack(handlers.prepare(here, *model(here, 0, run)))
         noises.append(prepared.noise_multiplier)
         for number in (1, 2):
-            work.train(here, *model(here, number, run))
+            handlers.train(here, *model(here, number, run))
     # Both depend on a noisy count of the rows, hence no closer bound.
     assert noises[1] > noises[0]
     with Ledger.open(here.partner.ledger, "clinic") as ledger:
@@ -347,7 +349,7 @@ def test_a_second_run_trains_on_what_the_first_left_and_a_third_on_next_to_nothi
         assert 13.9 < lifetime.counted(held, limit, planned=False) <= 14.0
     # All but nothing is left: a third run would drown in noise, or is refused.
     try:
-        third = messages.unpack(work.prepare(here, *model(here, 0, "third")))
+        third = messages.unpack(handlers.prepare(here, *model(here, 0, "third")))
     except BudgetExceeded:
         return
     assert third.noise_multiplier > 5 * noises[1]

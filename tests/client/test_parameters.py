@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.work import check_parameters
+from client.handlers import check_parameters
 from common.errors import UserError
 
 OWN = {"lora.weight": torch.zeros(2, 3), "head.spread": torch.ones(3)}

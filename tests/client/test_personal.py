@@ -13,11 +13,11 @@ from flwr.app import RecordDict
 from torch import nn
 from transformers import pipeline
 
-from client import work
+from client import handlers
 from client.ledger import Ledger
 from client.policy import Policy
 from client.session import Session
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, Proximal, train
 from common import messages
 from common.config import Config, TrainConfig, validate
 from common.errors import UserError
@@ -42,7 +42,13 @@ def test_proximal_steps_equal_their_definition(
     start = net.read()
     steps = TrainConfig(local_steps=4, lr=0.3)
     found = train(
-        net, rows, start, steps, 1.0, None, stream(), stream(), FP32, anchor=start, pull=0.7
+        net,
+        rows,
+        start,
+        LocalTraining(steps, 1.0, None, proximal=Proximal(0.7, start)),
+        stream(),
+        stream(),
+        FP32,
     )
     net.write(start)
     net.trained.eval()
@@ -59,7 +65,7 @@ def test_proximal_steps_equal_their_definition(
         torch.testing.assert_close(found.delta[name], value - start[name], rtol=1e-3, atol=1e-6)
 
 
-def test_the_pull_comes_after_clipping_and_noise(
+def test_the_proximal_term_comes_after_clipping_and_noise(
     tiny_bert: Path, reviews: Reviews, tmp_path: Path
 ) -> None:
     net, config = network(tiny_bert, trainable="last_k")
@@ -68,12 +74,16 @@ def test_the_pull_comes_after_clipping_and_noise(
     away = {name: value + 100.0 for name, value in start.items()}
     deltas = [
         train(
-            *(net, rows, start, TrainConfig(lr=1.0), 0.5, Privacy(1.0, 0.05, "hooks")),
+            *(net, rows, start),
+            LocalTraining(
+                TrainConfig(lr=1.0),
+                0.5,
+                Privacy(1.0, 0.05, "hooks"),
+                proximal=Proximal(mu, away),
+            ),
             *(stream(1), stream(2), FP32),
-            anchor=away,
-            pull=pull,
         ).delta
-        for pull in (0.0, 0.01)
+        for mu in (0.0, 0.01)
     ]
     for name in start:
         # Not clipped to 0.05, and the noise is the same.
@@ -88,9 +98,9 @@ def test_one_step_cannot_be_drawn_back() -> None:
         validate(config)
 
 
-def with_personal(here: Session, pull: float) -> Session:
+def with_personal(here: Session, mu: float) -> Session:
     train_config = replace(
-        here.config.train, ditto_lambda=pull, optimizer="adam", lr=0.005, local_steps=40
+        here.config.train, ditto_lambda=mu, optimizer="adam", lr=0.005, local_steps=40
     )
     data = replace(here.config.data, labels=["bad", "good"])
     config = replace(here.config, train=train_config, data=data)
@@ -98,7 +108,7 @@ def with_personal(here: Session, pull: float) -> Session:
 
 
 def reply(here: Session, number: int) -> tuple[Report, RecordDict]:
-    content = work.train(here, *model(here, number))
+    content = handlers.train(here, *model(here, number))
     report = messages.unpack(content)
     assert isinstance(report, Report)
     return report, content
@@ -111,9 +121,9 @@ def test_nothing_of_the_personal_model_leaves(
     here = session(policy=Policy.permissive(20.0, 1e-3))
     start = {**here.network.read(), **here.network.constants()}
     answers, ledgers = [], []
-    for pull in (0.0, 0.1):
-        one = with_personal(here, pull)
-        one = replace(one, partner=replace(one.partner, directory=tmp_path / f"p{pull}"))
+    for mu in (0.0, 0.1):
+        one = with_personal(here, mu)
+        one = replace(one, partner=replace(one.partner, directory=tmp_path / f"p{mu}"))
         here.network.write(start)
         _, content = reply(one, 1)
         answers.append(set(messages.arrays(content)))
@@ -131,7 +141,7 @@ def test_a_personal_model_is_refused_unless_the_policy_allows_it(
     """Whatever else it allows: training without noise that leaves is another matter."""
     policy = replace(Policy.permissive(20.0, 1e-3), allow_personal_models=False)
     here = with_personal(session(policy=policy), 0.1)
-    for message in (work.prepare, work.train, work.evaluate):
+    for message in (handlers.prepare, handlers.train, handlers.evaluate):
         with pytest.raises(Refused) as caught:
             message(here, *model(here, 1))
         assert (caught.value.reason, caught.value.key) == (Reason.PERSONAL, "train.ditto_lambda")
@@ -153,7 +163,7 @@ def test_the_personal_model_is_trained_once_a_round_and_delivered(
     assert states[0] == states[1] != states[2]
     here.network.write(start)
     request, content = model(here, 5)
-    text = json.dumps(asdict(messages.unpack(work.evaluate(here, request, content))))
+    text = json.dumps(asdict(messages.unpack(handlers.evaluate(here, request, content))))
     assert "personal" not in text
     found = json.loads((path.parent / "personal.json").read_text())
     assert found["round"] == 5

@@ -12,9 +12,9 @@ import pytest
 from opacus.optimizers import DPOptimizer
 from opacus.optimizers import optimizer as opacus_optimizer
 
-from client import selfcheck, training, work
+from client import handlers, selfcheck, training
 from client.deployed import Model, PartnerFile
-from client.ledger import Ledger
+from client.ledger import Ledger, Spend
 from client.noise import GridNoise
 from client.policy import Policy
 from client.selfcheck import Subject
@@ -149,15 +149,15 @@ def test_noise_seeded_by_the_coordinator(
     session: Callable[..., Session],  # noqa: F811
 ) -> None:
     here = session()
-    assert selfcheck.secret_noise(lambda step: work.streams(here, step)) == []
+    assert selfcheck.secret_noise(lambda step: handlers.streams(here, step)) == []
     known = SeededStreams(here.config.run.seed, "known to the coordinator")
     seeded = replace(here, partner=replace(here.partner, streams=known))
-    alarm = selfcheck.secret_noise(lambda step: work.streams(seeded, step))
+    alarm = selfcheck.secret_noise(lambda step: handlers.streams(seeded, step))
     assert "the noise stream follows" in " ".join(alarm)
 
 
 def two_rounds(here: Session) -> Report:
-    found = [messages.unpack(work.train(here, *model(here, number))) for number in (1, 2)]
+    found = [messages.unpack(handlers.train(here, *model(here, number))) for number in (1, 2)]
     assert isinstance(found[-1], Report)
     return found[-1]
 
@@ -187,13 +187,13 @@ def test_accountant_reset_every_round(
     # A ledger that forgets: each round begins with an empty file.
     sound = Ledger.reserve
 
-    def forget(self: Ledger, *args: Any, **kwargs: Any) -> Any:
-        kwargs["release"] = "always the same"
-        known = [e for e in self.entries() if e.body.get("release") == kwargs["release"]]
-        kwargs["segments"] = known[0].segments if known else kwargs["segments"]
-        return sound(self, *args, **kwargs)
+    def forget(self: Ledger, spend: Spend, *args: Any, **kwargs: Any) -> Any:
+        same = "always the same"
+        known = [e for e in self.entries() if e.body.get("release") == same]
+        segments = known[0].segments if known else spend.segments
+        return sound(self, replace(spend, release=same, segments=segments), *args, **kwargs)
 
-    monkeypatch.setattr(work.Ledger, "reserve", forget)
+    monkeypatch.setattr(handlers.Ledger, "reserve", forget)
     assert "are in the ledger" in " ".join(alarm(two_rounds(here), 6))
 
 

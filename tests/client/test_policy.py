@@ -8,7 +8,7 @@ import pytest
 
 from client.accounting import Budget
 from client.policy import Policy, PolicyRefusal, PolicyRequest, load
-from client.refusal import told
+from client.refusal import public_reason
 from common.errors import UserError
 from common.request import KEYS
 
@@ -76,8 +76,8 @@ def test_refused_with_the_reason_for_the_owner_and_the_key_for_others(
         policy.check(replace(REQUEST, **change))  # type: ignore[arg-type]
     assert reason in str(caught.value)
     assert caught.value.key in ("", *KEYS)
-    said = told(caught.value)
-    assert said == caught.value.reason.told(caught.value.key)
+    said = public_reason(caught.value)
+    assert said == caught.value.reason.sentence(caught.value.key)
     assert not any(character.isdigit() for character in said)
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from torch import Tensor, nn
 
-from auditing.canaries import Chosen
-from client.training import PoissonBatches, Privacy, train
+from client.training import LocalTraining, PoissonBatches, Privacy, train
 from client.wiring import cut_off
 from common import scoring
 from common.config import LoraConfig, ModelConfig, TrainConfig
@@ -95,9 +91,9 @@ def test_equals_explicit_per_example_loop(
         net,
         examples,
         start,
-        TrainConfig(physical_batch=7),
-        0.4,
-        Privacy(1e-9, 0.05, clipping, clipping_rule),
+        LocalTraining(
+            TrainConfig(physical_batch=7), 0.4, Privacy(1e-9, 0.05, clipping, clipping_rule)
+        ),
         SeededStream(5),
         SeededStream(6),
         FP32,
@@ -113,12 +109,12 @@ def test_noise_has_the_stated_size(
     net, config = network(tiny_bert, trainable="last_k")
     examples = make_examples(net, config, reviews, tmp_path, 50)
     start = net.read()
-    settings = (net, examples, start, TrainConfig(), 0.5)
+    inputs = (net, examples, start)
 
     def run(sigma: float, noise_seed: int) -> Tensor:
         done = train(
-            *settings,
-            Privacy(sigma, 0.3, "hooks"),
+            *inputs,
+            LocalTraining(TrainConfig(), 0.5, Privacy(sigma, 0.3, "hooks")),
             SeededStream(1),
             SeededStream(noise_seed),
             FP32,
@@ -141,9 +137,7 @@ def test_empty_batch_takes_a_noised_step(
             net,
             examples,
             net.read(),
-            TrainConfig(local_steps=2),
-            1e-9,
-            Privacy(1.0, 0.1, clipping),
+            LocalTraining(TrainConfig(local_steps=2), 1e-9, Privacy(1.0, 0.1, clipping)),
             SeededStream(1),
             SeededStream(2),
             FP32,
@@ -173,9 +167,7 @@ def test_adding_one_record_moves_the_sum_by_at_most_the_clip(
             net,
             examples,
             start,
-            TrainConfig(),
-            rate,
-            Privacy(1e-12, 0.1, clipping, clipping_rule),
+            LocalTraining(TrainConfig(), rate, Privacy(1e-12, 0.1, clipping, clipping_rule)),
             SeededStream(1),
             SeededStream(2),
             Device(torch.device("cpu"), precision),
@@ -199,9 +191,7 @@ def test_a_row_whose_gradient_overflows_does_not_show(
         net,
         examples,
         net.read(),
-        TrainConfig(),
-        1.0,
-        Privacy(1e-12, 0.1, clipping),
+        LocalTraining(TrainConfig(), 1.0, Privacy(1e-12, 0.1, clipping)),
         SeededStream(1),
         SeededStream(2),
         FP32,
@@ -223,9 +213,7 @@ def test_from_the_cache_equals_without_it(
             net,
             examples,
             net.read(),
-            TrainConfig(local_steps=3),
-            0.3,
-            Privacy(0.5, 0.1, "hooks"),
+            LocalTraining(TrainConfig(local_steps=3), 0.3, Privacy(0.5, 0.1, "hooks")),
             SeededStream(1),
             SeededStream(2),
             FP32,
@@ -248,146 +236,3 @@ def test_a_tensor_that_is_cut_off_is_found_on_made_up_tokens(tiny_bert: Path) ->
     # Cut the pooler off, as a wrong wrapper would: its gradient can no longer arrive.
     net.trained.head.pooler.register_forward_hook(lambda m, i, out: out.detach())  # type: ignore[union-attr]
     assert "head.pooler.dense.weight" in cut_off(net)
-
-
-@pytest.mark.parametrize("clipping", WAYS)
-def test_rows_that_fail_add_nothing_and_others_all(
-    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path, clipping: str
-) -> None:
-    """The update is that of the other rows alone, to the last bit of float32 sums."""
-    net, config = network(tiny_bert)
-    examples = make_examples(net, config, reviews, tmp_path, 30)
-
-    @dataclass(frozen=True)
-    class Failing(Chosen):
-        def __getitems__(self, indices: Sequence[int]) -> Batch:
-            if 3 in self.rows[np.asarray(indices)]:
-                raise IndexError("a token that the model does not know")
-            return super().__getitems__(indices)
-
-        def drawn(self, stream: Stream) -> Failing:
-            return self
-
-    def update(rows: Examples) -> Tensor:
-        done = train(
-            net,
-            rows,
-            net.read(),
-            TrainConfig(physical_batch=8),
-            1.0,
-            Privacy(1e-12, 0.1, clipping),
-            SeededStream(1),
-            SeededStream(2),
-            FP32,
-            expected=30.0,
-        )
-        return torch.cat([d.flatten() for d in done.delta.values()])
-
-    start = net.read()
-    failed = update(Failing(examples, np.arange(30)))
-    net.write(start)
-    without = update(Chosen(examples, np.delete(np.arange(30), 3)))
-    torch.testing.assert_close(failed, without, atol=1e-7, rtol=1e-4)
-    assert float(failed.norm()) > 0
-
-
-@pytest.mark.parametrize("place", ["after the forward pass", "in the backward pass", "clipping"])
-@pytest.mark.parametrize("clipping", WAYS)
-def test_a_batch_that_fails_half_way_leaves_nothing_behind(
-    tiny_bert: Path,
-    reviews: tuple[list[str], list[int]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    clipping: str,
-    place: str,
-) -> None:
-    """Each batch of several rows fails once; its rows, one by one, give the same sum."""
-    net, config = network(tiny_bert)
-    examples = make_examples(net, config, reviews, tmp_path, 30)
-    sizes: list[int] = []
-
-    def update() -> Tensor:
-        privacy = Privacy(1e-12, 0.1, clipping)
-        steps = TrainConfig(physical_batch=8)
-        streams = (SeededStream(1), SeededStream(2))
-        done = train(net, examples, start, steps, 1.0, privacy, *streams, FP32, expected=30.0)
-        return torch.cat([d.flatten() for d in done.delta.values()])
-
-    start = net.read()
-    wanted = update()
-    sound_scoring = scoring_of(net.task)
-
-    def fail(size: int) -> None:
-        sizes.append(size)
-        if size > 1:
-            raise RuntimeError("planted")
-
-    class Planted(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, value: Tensor) -> Tensor:
-            return value.clone()
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            fail(len(gradient))
-            return gradient
-
-    def failing(logits: Tensor, batch: Batch) -> Tensor:
-        if place == "in the backward pass":
-            return sound_scoring.losses(Planted.apply(logits), batch)  # type: ignore[arg-type]
-        fail(len(batch))
-        return sound_scoring.losses(logits, batch)
-
-    if place == "clipping":
-        drawn: list[Any] = [[]]
-        read = type(examples).__getitems__
-
-        def noted(self: Any, rows: Any) -> Batch:
-            drawn[0] = rows
-            return read(self, rows)
-
-        def half_way(sound: Any) -> Any:
-            def summed(self: Any) -> None:
-                sound(self)
-                fail(len(drawn[0]))
-
-            return summed
-
-        monkeypatch.setattr(type(examples), "__getitems__", noted)
-        for owner, name in (
-            (DPOptimizer, "clip_and_accumulate"),
-            (DPOptimizerFastGradientClipping, "accumulate"),
-        ):
-            monkeypatch.setattr(owner, name, half_way(getattr(owner, name)))
-    else:
-        monkeypatch.setitem(
-            scoring._SCORING, net.task.name, Scoring(failing, sound_scoring.accumulator)
-        )
-    net.write(start)
-    torch.testing.assert_close(update(), wanted, atol=1e-7, rtol=1e-4)
-    assert max(sizes) > 1
-    assert sizes.count(1) >= 30
-
-
-def test_no_rows_at_all_take_a_noised_step(
-    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
-) -> None:
-    """A partner without rows must not be told from one with a row."""
-    net, config = network(tiny_bert)
-    nothing = make_examples(net, config, reviews, tmp_path, 0)
-    for clipping in WAYS:
-        streams = (SeededStream(1), SeededStream(2))
-        done = train(net, nothing, net.read(), TrainConfig(), 0.5, Privacy(1.0, 0.1, clipping),
-                     *streams, FP32, expected=10.0)  # fmt: skip
-        assert all(bool(d.abs().max() > 0) for d in done.delta.values())
-
-
-def test_without_privacy_a_row_that_fails_is_an_error(
-    tiny_bert: Path, reviews: tuple[list[str], list[int]], tmp_path: Path
-) -> None:
-    net, config = network(tiny_bert)
-    examples = make_examples(net, config, reviews, tmp_path, 30)
-    streams = (SeededStream(1), SeededStream(2))
-    with pytest.raises(IndexError):
-        train(net, Chosen(examples, np.full(30, 99)), net.read(), TrainConfig(), 1.0, None,
-              *streams, FP32)  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.training import Privacy, Trained, train
+from client.training import LocalTraining, Privacy, Trained, train
 from common.config import ModelConfig, TrainConfig, validate
 from common.device import Device, gpu_share, pick_device
 from common.errors import UserError
@@ -81,9 +81,11 @@ def step_on(device: Device, net: Network, rows: Examples, clipping: str | None) 
         net,
         rows,
         net.read(),
-        TrainConfig(physical_batch=7),
-        0.4,
-        None if clipping is None else Privacy(1e-9, 0.05, clipping),
+        LocalTraining(
+            TrainConfig(physical_batch=7),
+            0.4,
+            None if clipping is None else Privacy(1e-9, 0.05, clipping),
+        ),
         SeededStream(5),
         SeededStream(6),
         device,

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from client.metrics import release
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig, TrainConfig, validate
 from common.data.cache import cached_table
 from common.data.schema import Columns, DataConfig
@@ -163,9 +163,7 @@ def test_private_steps_clip_each_record(
         net,
         examples,
         start,
-        TrainConfig(physical_batch=5),
-        1.0,
-        Privacy(1e-9, clip, clipping),
+        LocalTraining(TrainConfig(physical_batch=5), 1.0, Privacy(1e-9, clip, clipping)),
         SeededStream(0),
         SeededStream(0),
         FP32,

@@ -97,7 +97,7 @@ def hold(*_: object, **__: object) -> None:
 def answer(honest: Answer, message: Message, context: Context) -> Message:
     from flwr.app import Message as Reply
 
-    from client import session, work
+    from client import handlers, session
     from common import messages
     from common.messages import Prepared
 
@@ -114,7 +114,7 @@ def answer(honest: Answer, message: Message, context: Context) -> Message:
     if kind == "hang":
         session.open_session = lambda _: time.sleep(3600)  # type: ignore[assignment]
     if kind == "hold":
-        work.train_locally = hold  # type: ignore[assignment]
+        handlers.train_locally = hold  # type: ignore[assignment]
     try:
         reply = honest(message, context)
     finally:

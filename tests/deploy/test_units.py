@@ -241,7 +241,7 @@ def test_what_a_partner_says_of_a_strange_bundle(caplog: pytest.LogCaptureFixtur
     for content in (b"", build_bundle("6.6.6\x1b"), build_bundle("6.6.6-c4n4ry")):
         with pytest.raises(UserError) as caught:
             task._refuse_code(content)
-        assert str(caught.value) in (Reason.BUNDLE.told(), Reason.VERSION.told())
+        assert str(caught.value) in (Reason.BUNDLE.sentence(), Reason.VERSION.sentence())
         assert caught.value.__suppress_context__
     assert "c4n4ry" in caplog.text
     assert "\x1b" not in caplog.text
@@ -262,7 +262,7 @@ def test_only_the_group_columns_that_a_run_asks_for_are_used(
     assert (groups(), groups("sex")) == ([], ["sex"])
     with pytest.raises(Refused) as caught:
         groups("sex", "diagnosis")
-    assert caught.value.told == Reason.OTHER_DATA.told("data.columns.groups")
+    assert caught.value.sentence == Reason.OTHER_DATA.sentence("data.columns.groups")
 
 
 def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_path: Path) -> None:
@@ -443,7 +443,7 @@ def test_paths_of_a_partner_stay_in_its_own_log(
     assert "OSError (No space left on device)" in caplog.text
     # Neither its text nor its type or place: they can depend on a row.
     monkeypatch.setattr(session, "open_session", handler(RuntimeError("a patient's name")))
-    assert refusal(None) == Reason.INTERNAL.told()
+    assert refusal(None) == Reason.INTERNAL.sentence()
     assert "patient" not in caplog.text
     monkeypatch.setattr(session, "open_session", handler(BudgetExceeded("epsilon 3.2 of 8")))
-    assert refusal(None) == Reason.BUDGET.told()
+    assert refusal(None) == Reason.BUDGET.sentence()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.accounting import Segment, epsilon, rdp_epsilon, worst_rdp_epsilon
-from client.ledger import Ledger
+from client.ledger import Ledger, Spend
 from common.config import Config
 from scripts.compose import compose_config, save_config
 from scripts.sweep_privacy import compose_trials
@@ -29,12 +29,13 @@ def trial(place: Path, number: int, config: Config, spends: dict[str, Segment]) 
         folder.mkdir(parents=True)
         with Ledger.open(folder / "ledger.sqlite", name) as ledger:
             reserved = ledger.reserve(
-                f"run-{number}", "round 1", [segment], DELTA, "training", None, "d/train"
+                Spend(f"run-{number}", "round 1", [segment], DELTA, "training", "d/train"), None
             )
             ledger.commit(reserved)
             # Exact metrics, the default of a simulation, are outside of the sweep's epsilon.
             ledger.reserve(
-                f"run-{number}", "exact", [Segment(0.0, 1.0, 1)], DELTA, "", None, "d/validation"
+                Spend(f"run-{number}", "exact", [Segment(0.0, 1.0, 1)], DELTA, "", "d/validation"),
+                None,
             )
     tell(place, Trial(number, "pruned" if number else "finished", []))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import train
+from client.training import LocalTraining, train
 from common.config import ModelConfig, TrainConfig
 from common.device import Device
 from common.examples.prepare import prepare
@@ -32,7 +32,9 @@ def test_equals_a_partners_update_on_the_same_rows(
     found = reference_update(network, start, TestSet(rows, {}, rows, FP32), config)
     network.write(start)
     generator = torch.Generator().manual_seed(0)
-    partner = train(network, rows, start, config, 1.0, None, generator, generator, FP32)
+    partner = train(
+        network, rows, start, LocalTraining(config, 1.0, None), generator, generator, FP32
+    )
     for name, delta in partner.delta.items():
         assert float(delta.abs().max()) > 0
         torch.testing.assert_close(found[name], delta, rtol=1e-4, atol=1e-6)

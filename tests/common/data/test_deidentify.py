@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import train
+from client.training import LocalTraining, train
 from common.config import Config, ModelConfig, TrainConfig
 from common.data import deidentify
 from common.data.load import training_table
@@ -60,7 +60,7 @@ def names(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     examples = prepare_table(table, net, config.model, FP32, folder / "cache")
     how = TrainConfig(local_steps=90, optimizer="adam", lr=0.005)
     draws = [SeededStream(seed) for seed in (0, 1)]
-    train(net, examples, net.read(), how, 0.3, None, *draws, FP32)
+    train(net, examples, net.read(), LocalTraining(how, 0.3, None), *draws, FP32)
     export({**net.read(), **net.constants()}, config, folder / "model")
     return folder / "model"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.training import train
+from client.training import LocalTraining, train
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
 from common.examples.frozen_layers import FrozenLayerExamples, Store
@@ -56,9 +56,7 @@ def test_rows_that_are_not_drawn_are_not_computed(
             net,
             rows,
             net.read(),
-            settings,
-            0.2,
-            None,
+            LocalTraining(settings, 0.2, None),
             SeededStream(seed),
             SeededStream(0),
             FP32,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig, TrainConfig, validate
 from common.data.records import Batch, build_table
 from common.data.schema import Columns
@@ -156,9 +156,7 @@ def test_each_text_is_clipped_as_one(masked: tuple[Network, MaskedExamples], cli
         net,
         rows,
         start,
-        TrainConfig(lr=1.0, physical_batch=16),
-        1.0,
-        Privacy(1e-9, clip, clipping),
+        LocalTraining(TrainConfig(lr=1.0, physical_batch=16), 1.0, Privacy(1e-9, clip, clipping)),
         SeededStream(7),
         SeededStream(0),
         FP32,
@@ -174,7 +172,7 @@ def test_training_lowers_the_perplexity_and_the_model_is_a_start(
     before = evaluate(net, rows, {}, FP32).loss
     how = TrainConfig(local_steps=60, optimizer="adam", lr=0.01)
     draws = [SeededStream(seed) for seed in (0, 1)]
-    trained = train(net, rows, net.read(), how, 0.3, None, *draws, FP32)
+    trained = train(net, rows, net.read(), LocalTraining(how, 0.3, None), *draws, FP32)
     assert trained.examples > 0
     assert evaluate(net, rows, {}, FP32).loss < before - 0.5
     config = Config(task="mlm", model=model_of(tiny_bert))

@@ -13,7 +13,7 @@ from seqeval.metrics import classification_report, f1_score
 from torch import nn
 from transformers import pipeline
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig, TrainConfig
 from common.data.records import Batch, build_table
 from common.data.schema import Columns
@@ -136,9 +136,9 @@ def test_a_record_of_many_windows_is_clipped_as_one(
         net,
         rows,
         start,
-        TrainConfig(lr=1.0, physical_batch=physical),
-        1.0,
-        Privacy(1e-9, clip, "hooks"),
+        LocalTraining(
+            TrainConfig(lr=1.0, physical_batch=physical), 1.0, Privacy(1e-9, clip, "hooks")
+        ),
         SeededStream(0),
         SeededStream(0),
         FP32,

@@ -31,7 +31,7 @@ from transformers import (
     pipeline,
 )
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import Config, LoraConfig, ModelConfig, TrainConfig, validate
 from common.data.records import Batch, build_table
 from common.data.schema import Columns
@@ -230,7 +230,9 @@ def test_the_position_of_the_cut_changes_no_private_step(
         privacy = Privacy(0.5, 1.0, clipping)
         how = TrainConfig(local_steps=2, lr=0.5)
         assert isinstance(getattr(rows, "inner", rows), FrozenLayerExamples) == cached
-        deltas.append(train(net, rows, net.read(), how, 0.5, privacy, *seeds, FP32).delta)
+        deltas.append(
+            train(net, rows, net.read(), LocalTraining(how, 0.5, privacy), *seeds, FP32).delta
+        )
     for parameter, delta in deltas[0].items():
         torch.testing.assert_close(delta, deltas[1][parameter], atol=1e-5, rtol=1e-4)
 
@@ -315,9 +317,7 @@ def test_private_steps_clip_each_record(
         net,
         rows,
         start,
-        TrainConfig(lr=1.0, physical_batch=5),
-        1.0,
-        Privacy(1e-9, clip, "hooks"),
+        LocalTraining(TrainConfig(lr=1.0, physical_batch=5), 1.0, Privacy(1e-9, clip, "hooks")),
         SeededStream(0),
         SeededStream(0),
         FP32,

@@ -17,8 +17,8 @@ from client import personal
 from client.accounting import Segment, calibrate
 from client.division import TRAIN, part
 from client.exact import note_exact
-from client.fastest import choose
-from client.ledger import Ledger
+from client.grad_sample_mode import choose
+from client.ledger import Ledger, Spend
 from client.lifetime import noise_within
 from client.metrics import (
     COUNT_NOISE,
@@ -31,7 +31,7 @@ from client.metrics import (
 from client.partner import group_values
 from client.policy import PolicyRequest
 from client.session import Session
-from client.training import Privacy, Trained
+from client.training import LocalTraining, Privacy, Proximal, Trained
 from client.training import train as train_locally
 from client.wiring import cut_off
 from common import messages
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def check_request(session: Session) -> None:
-    """Hold the run against this partner's policy and rows, before anything is trained.
+    """Hold the run against this partner's policy and examples, before anything is trained.
 
     Raises UserError with the reason.
     """
@@ -128,16 +128,16 @@ def check_parameters(parameters: Mapping[str, Tensor], own: Mapping[str, Tensor]
 
 
 def sample_rate(session: Session, run: str) -> float:
-    """The probability with which each row enters a batch.
+    """The probability with which each training example enters a batch.
 
-    Raises UserError when there are too few rows.
+    Raises UserError when there are too few examples.
     """
     return session.config.train.batch_size / training_rows(session.config, session.partner, run)
 
 
 @contextmanager
 def unseen(what: str) -> Iterator[None]:
-    """Log an error of what follows at the partner alone: that it failed can depend on rows."""
+    """Log an error of what follows at the partner alone: that it failed can depend on examples."""
     try:
         yield
     except Exception as error:
@@ -168,13 +168,13 @@ def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float
         return 0.0
     privacy, steps = config.privacy, config.run.rounds * config.train.local_steps
     rate = sample_rate(session, run)
-    told = count_segment(config)
+    count = count_segment(config)
     others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
     name, limit = session.partner.name, session.partner.policy.budget
-    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, told, dataset=name)
+    own = calibrate(privacy.epsilon, privacy.delta, rate, steps, count, dataset=name)
     if not others and limit.epsilon >= privacy.epsilon and limit.delta / 2 >= privacy.delta:
         return own
-    before, planned = (*others, *told), not others
+    before, planned = (*others, *count), not others
     left = noise_within(limit, rate, steps, before, planned=planned, dataset=name)
     return max(own, left)
 
@@ -188,7 +188,7 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
             f"model.trainable: no gradient reaches {untrained[0]}",
             "model.trainable",
         )
-    with unseen("frozen layers of validation rows could not be computed"):
+    with unseen("frozen layers of validation examples could not be computed"):
         # Every round measures them.
         session.validation.ready(np.arange(len(session.validation)))
     with spending(session) as ledger:
@@ -204,7 +204,7 @@ def prepare(session: Session, request: Request, content: RecordDict) -> RecordDi
 
 
 def evaluate(session: Session, request: Request, content: RecordDict) -> RecordDict:
-    """Evaluate the incoming global model on the validation rows."""
+    """Evaluate the incoming global model on the validation examples."""
     admit(session, request.run)
     parameters = messages.arrays(content)
     check_parameters(parameters, {**session.network.read(), **session.network.constants()})
@@ -257,15 +257,16 @@ def _trained(
             session.network,
             session.train,
             start,
-            config.train,
-            rate,
-            privacy,
+            LocalTraining(
+                config.train,
+                rate,
+                privacy,
+                expected_batch_size=float(config.train.batch_size),
+                proximal=Proximal(config.train.prox_mu, start),
+            ),
             sampling,
             noise,
             session.device,
-            expected=float(config.train.batch_size),
-            anchor=start,
-            pull=config.train.prox_mu,
         )
         report = _report(session, measured, request.run, ledger, trained)
         # After clipping and noise: post-processing, which costs no privacy.
@@ -277,13 +278,15 @@ def _trained(
     # releases the very same numbers and costs nothing.  In deployment every release is new.
     nonce = "" if partner.seed is not None else f"/{secrets.token_hex(16)}"
     reservation = ledger.reserve(
-        run=request.run,
-        release=f"{request.run}/{step}{nonce}",
-        segments=[Segment(sigma, rate, config.train.local_steps)],
-        delta=config.privacy.delta,
-        what=f"round {request.round}: {config.train.local_steps} training steps",
-        cap=partner.policy.budget,
-        part=part(config, TRAIN),
+        Spend(
+            run=request.run,
+            release=f"{request.run}/{step}{nonce}",
+            segments=[Segment(sigma, rate, config.train.local_steps)],
+            delta=config.privacy.delta,
+            what=f"round {request.round}: {config.train.local_steps} training steps",
+            part=part(config, TRAIN),
+        ),
+        partner.policy.budget,
     )
     reply = steps()
     # It is spent either way: a reservation counts whether it was committed or not.
@@ -296,13 +299,13 @@ def _privacy(session: Session, sigma: float) -> Privacy | None:
     """How this message's gradients are made private; None without noise, when privacy is off."""
     if not sigma > 0:
         return None
-    config, asked = session.config, session.config.privacy
+    config, privacy = session.config, session.config.privacy
     return choose(
         session.network,
         session.train,
         config.model.max_length,
         config.train,
-        Privacy(sigma, asked.max_grad_norm, asked.grad_sample_mode, asked.clipping),
+        Privacy(sigma, privacy.max_grad_norm, privacy.grad_sample_mode, privacy.clipping),
         session.device,
         session.partner.cache,
     )
@@ -326,10 +329,10 @@ def digest(parameters: Mapping[str, Tensor]) -> str:
 
 
 def _measure(session: Session, run: str, step: str) -> Metrics:
-    """What may be told of the model as it stands, on the validation rows."""
+    """The metrics that may leave, of the model as it stands, on the validation examples."""
     # The table holds the columns of the partner's own file; those that the run asks for leave.
-    asked = session.config.data.columns.groups
-    groups = {n: v for n, v in group_values(session.partner.validation).items() if n in asked}
+    requested = session.config.data.columns.groups
+    groups = {n: v for n, v in group_values(session.partner.validation).items() if n in requested}
     measured = evaluate_on(
         session.network, session.validation, groups, session.device, on_error=_unmeasured
     )
@@ -339,7 +342,7 @@ def _measure(session: Session, run: str, step: str) -> Metrics:
 
 
 def _unmeasured(error: Exception) -> None:
-    log.error("validation rows could not be measured: %s", described(error))
+    log.error("validation examples could not be measured: %s", described(error))
 
 
 def _report(

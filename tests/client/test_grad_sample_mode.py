@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from client import fastest
+from client import grad_sample_mode
 from client.training import Privacy
 from common.config import ModelConfig, TrainConfig
 from common.device import Device
@@ -26,13 +26,13 @@ def test_measures_once_and_remembers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     measured = []
-    speeds = fastest._examples_per_second
+    speeds = grad_sample_mode._examples_per_second
 
     def counted(*arguments: object) -> dict[str, float]:
         measured.append(1)
         return speeds(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(fastest, "_examples_per_second", counted)
+    monkeypatch.setattr(grad_sample_mode, "_examples_per_second", counted)
     picks = []
     for trainable, length, size in (
         ("lora", 16, 8), ("lora", 16, 8), ("last_k", 16, 8), ("full", 16, 8), ("lora", 24, 8),
@@ -43,7 +43,7 @@ def test_measures_once_and_remembers(
         empty = prepare([], np.zeros(0, dtype=np.int64), net, config, FP32, tmp_path)
         before = net.read()
         with caplog.at_level(logging.INFO, "fedaccord"):
-            picked = fastest.choose(
+            picked = grad_sample_mode.choose(
                 net, empty, length, TrainConfig(physical_batch=size),
                 Privacy(1.0, 0.1, "auto"), FP32, tmp_path / "cache",
             )  # fmt: skip
@@ -61,4 +61,4 @@ def test_what_is_named_is_kept(tiny_bert: Path, tmp_path: Path) -> None:
     net = build(config, ("bad", "good"), seed=3)
     empty = prepare([], np.zeros(0, dtype=np.int64), net, config, FP32, tmp_path)
     named = Privacy(1.0, 0.1, "bookkeeping", "automatic")
-    assert fastest.choose(net, empty, 16, TrainConfig(), named, FP32, tmp_path) is named
+    assert grad_sample_mode.choose(net, empty, 16, TrainConfig(), named, FP32, tmp_path) is named

@@ -1,8 +1,9 @@
-"""`privacy.grad_sample_mode: auto`: the faster of the ways that a partner may use, measured once.
+"""`privacy.grad_sample_mode: auto`: the faster of the modes that a partner may use, measured once.
 
-Measured on made-up rows of full length, so that neither the choice nor the time it takes depends on
-anybody's data, and remembered on disk under a hash of all that the speed depends on.  Ghost is no
-candidate: a crafted model could turn its sum into NaN, and book-keeping does the same with less.
+Measured on made-up examples of full length, so that neither the choice nor the time it takes
+depends on anybody's data, and remembered on disk under a hash of all that the speed depends on.
+Ghost is no candidate: a crafted model could turn its sum into NaN, and book-keeping does the same
+with less.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.training import Privacy, train
+from client.training import LocalTraining, Privacy, train
 from common.config import TrainConfig
 from common.device import Device
 from common.examples.batch import Examples
@@ -48,7 +49,7 @@ def choose(
 ) -> Privacy:
     """`privacy` with `auto` replaced by what measures fastest for this model and `length` tokens.
 
-    Only the kind of `examples` is looked at (token ids or prefix vectors), never a row.
+    Only the kind of `examples` is looked at (token ids or prefix vectors), never an example.
     """
     if privacy.grad_sample_mode != "auto":
         return privacy
@@ -77,16 +78,16 @@ def choose(
     key = sha256_text("clipping", canonical_json(what))[:32]
     folder = built_once(private_directory(cache) / f"clipping-{key}", measure)
     speeds: dict[str, float] = json.loads((folder / "speeds.json").read_text())
-    picked = max(CANDIDATES, key=lambda way: speeds[way])
-    said = ", ".join(f"{way} {speed:.1f}" for way, speed in speeds.items())
-    log.info("privacy.grad_sample_mode: auto picked %s (examples/s: %s)", picked, said)
+    picked = max(CANDIDATES, key=lambda mode: speeds[mode])
+    measured = ", ".join(f"{mode} {speed:.1f}" for mode, speed in speeds.items())
+    log.info("privacy.grad_sample_mode: auto picked %s (examples/s: %s)", picked, measured)
     return replace(privacy, grad_sample_mode=picked)
 
 
 def _made_up(
     network: Network, length: int, rows: int, cached: bool, device: Device
 ) -> FrozenLayerExamples | TokenExamples:
-    """Random rows of full length, from a fixed seed."""
+    """Random examples of full length, from a fixed seed."""
     generator = np.random.default_rng(0)
     offsets = np.arange(rows + 1, dtype=np.int64) * length
     labels = network.task.made_up(rows, len(network.labels))
@@ -108,12 +109,18 @@ def _examples_per_second(
     step = replace(config, local_steps=1)
     best = dict.fromkeys(CANDIDATES, 0.0)
     for repeat in range(REPEATS + 1):
-        for way in CANDIDATES:
-            how = replace(privacy, grad_sample_mode=way)
+        for mode in CANDIDATES:
+            how = replace(privacy, grad_sample_mode=mode)
             done = train(
-                network, rows, start, step, 1.0, how, SystemStream(), SystemStream(), device
+                network,
+                rows,
+                start,
+                LocalTraining(step, 1.0, how),
+                SystemStream(),
+                SystemStream(),
+                device,
             )
             if repeat > 0:
-                best[way] = max(best[way], done.examples / done.seconds)
+                best[mode] = max(best[mode], done.examples / done.seconds)
     network.write(start)
     return best
