@@ -15,10 +15,10 @@ from client import handlers
 from client.policy import Policy
 from client.session import Session
 from common import messages
+from common.compression import decode
 from common.config import config_hash, validate
-from common.encoding import decode
+from common.examples.prepare import prepare
 from common.messages import Report, Request
-from common.prefix import prepare
 from strategies.screening import Screening
 from strategies.updates import Layout, Reply
 from tests.client.test_metrics import CPU, session  # noqa: F401

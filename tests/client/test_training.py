@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from client.training import LocalTraining, PoissonBatches, Privacy, train
 from client.wiring import cut_off
-from common import scoring
 from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import Device
-from common.examples.batch import Batch, Examples
+from common.examples.batch import Examples
 from common.examples.prepare import prepare
 from common.models.build import build
 from common.models.network import Network
-from common.randomness import Stream
-from common.scoring import Scoring, scoring_of
 from simulation.seeded_streams import SeededStream
 
 FP32 = Device(torch.device("cpu"), torch.float32)

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from auditing.canaries import Chosen
 from client.training import LocalTraining, Privacy, train
+from common import scoring
 from common.config import TrainConfig
-from common.features import Batch, Examples
-from common.model import Network
+from common.examples.batch import Batch, Examples
+from common.models.network import Network
 from common.randomness import Stream
+from common.scoring import Scoring, scoring_of
 from simulation.seeded_streams import SeededStream
 from tests.client.test_training import FP32, WAYS, make_examples, network
 
@@ -80,7 +82,7 @@ class Planted:
 
     def in_the_losses(self, backward: bool) -> None:
         """After the forward pass, or in the backward pass."""
-        sound, fail = type(self.net.task).losses, self.fail
+        sound, fail = scoring_of(self.net.task), self.fail
 
         class Failing(torch.autograd.Function):
             @staticmethod
@@ -92,13 +94,13 @@ class Planted:
                 fail(len(gradient))
                 return gradient
 
-        def losses(task: Any, logits: Tensor, batch: Batch) -> Tensor:
+        def losses(logits: Tensor, batch: Batch) -> Tensor:
             if backward:
-                return sound(task, Failing.apply(logits), batch)
+                return sound.losses(Failing.apply(logits), batch)  # type: ignore[arg-type]
             fail(len(batch))
-            return sound(task, logits, batch)
+            return sound.losses(logits, batch)
 
-        self.patch.setattr(type(self.net.task), "losses", losses)
+        self.patch.setitem(scoring._SCORING, self.net.task.name, Scoring(losses, sound.accumulator))
 
     def in_clipping(self) -> None:
         """After the clipped sum has been added, but before the optimiser says so."""

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from client import work
+from client import handlers
 from client.deployed import PARTNER_VARIABLE
 from client.division import TRAIN, part
 from client.session import Session, _open_deployed
@@ -93,7 +93,7 @@ def write_partner_file(folder: Path, model: Path, split_seed: int) -> None:
 def test_the_delivered_personal_model_is_the_one_that_was_trained(folder: Path) -> None:
     session = _open_deployed(to_json(asked()))
     incoming = {**session.network.read(), **session.network.constants()}
-    for handler in (work.train, work.evaluate):
+    for handler in (handlers.train, handlers.evaluate):
         request = Request("run", 1)
         handler(session, request, messages.pack(request, incoming))
     (trained,) = (folder / "state" / "personal").glob("*/parameters.safetensors")
@@ -102,7 +102,7 @@ def test_the_delivered_personal_model_is_the_one_that_was_trained(folder: Path) 
     assert min(moved.values()) > 0
 
     session.network.write({**incoming, **personal})
-    session.network.suffix.eval()
+    session.network.trained.eval()
     chosen = list(range(10))
     with torch.inference_mode():
         expected = session.validation.logits(
