@@ -7,7 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from reporting.run import write_report
 from scripts.console import PlainConsole
-from scripts.sweep_privacy import compose_trials
+from sweeps.composition import compose_trials
 from sweeps.page import write_sweep_report
 from sweeps.records import DOCUMENT, read_sweep
 from sweeps.study_page import STUDY, write_study_report

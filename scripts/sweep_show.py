@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from scripts.console import PlainConsole
-from scripts.sweep_privacy import compose_trials
 from sweeps.analysis import Analysis, short
+from sweeps.composition import compose_trials
 from sweeps.objectives import OBJECTIVES
 from sweeps.page import BEST, shown
 from sweeps.records import Sweep, read_sweep
@@ -22,9 +22,9 @@ def main(action: str, directory: str) -> int:
     sweep = read_sweep(Path(directory).expanduser().absolute())
     console = PlainConsole(soft_wrap=True)
     if action == "curve":
-        from scripts.sweep_curve import draw
+        from sweeps.curve import write_curve
 
-        for path in draw(sweep):
+        for path in write_curve(sweep):
             console.print(str(path))
     else:
         _show(sweep, console)

@@ -7,10 +7,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import write_atomic
 from sweeps.analysis import SEED, Analysis
+from sweeps.records import Sweep
 
 MARKS = (
     ("accuracy", "held-out accuracy", "#0072B2", "o"),
@@ -85,6 +89,27 @@ def svg(places: Sequence[Place]) -> str:
         out = io.StringIO()
         _draw(places).savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def write_curve(sweep: Sweep) -> list[Path]:
+    """Write `curve.md` and `curve.svg` into the sweep's folder.
+
+    Args:
+        sweep: The sweep's directory.
+
+    Returns:
+        The paths of table and figure.
+
+    Raises:
+        UserError: The sweep has no curve, or matplotlib is missing.
+    """
+    places = curve(Analysis(sweep))
+    if find_spec("matplotlib") is None:
+        raise UserError("matplotlib: is missing; pip install 'fedaccord[report]'")
+    table, figure = sweep.directory / "curve.md", sweep.directory / "curve.svg"
+    write_atomic(table, markdown(places))
+    write_atomic(figure, svg(places))
+    return [table, figure]
 
 
 def _draw(places: Sequence[Place]) -> Any:
