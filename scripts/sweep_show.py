@@ -15,9 +15,17 @@ from sweeps.records import Sweep, read_sweep
 
 
 def main(action: str, directory: str) -> int:
-    """Show a sweep in the terminal, or draw what privacy costs in it.
+    """Show a sweep in the terminal, or plot accuracy against ε.
 
-    Raises UserError when the directory holds no sweep, or no curve can be drawn.
+    Args:
+        action: `show` or `curve`.
+        directory: The directory of the sweep.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The directory holds no sweep, or the sweep has no curve.
     """
     sweep = read_sweep(Path(directory).expanduser().absolute())
     console = PlainConsole(soft_wrap=True)
@@ -35,7 +43,9 @@ def _show(sweep: Sweep, console: PlainConsole) -> None:
     analysis = Analysis(sweep)
     names = list(dict.fromkeys([*analysis.objectives, "accuracy", "epsilon"]))
     front = {number for setting in analysis.front for number in setting.trials}
-    table = Table(title=f"{len(sweep.trials)} of {sweep.document.planned} trials, * on the front")
+    table = Table(
+        title=f"{len(sweep.trials)} of {sweep.document.planned} trials (*: on the Pareto front)"
+    )
     columns = ["trial", "state", *sweep.document.swept, *(OBJECTIVES[n].title for n in names)]
     for column in columns:
         table.add_column(column, overflow="fold")
