@@ -98,5 +98,5 @@ def test_the_curve_over_epsilon(tmp_path: Path) -> None:
 
 
 def test_no_curve_where_other_things_were_varied(analysis: Analysis) -> None:
-    with pytest.raises(UserError, match=r"strategy\.server\.lr was varied as well"):
+    with pytest.raises(UserError, match=r"strategy\.server\.lr: was varied too"):
         curve(analysis)

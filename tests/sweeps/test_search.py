@@ -125,7 +125,7 @@ def test_a_later_override_takes_a_key_out_of_the_search() -> None:
 @pytest.mark.parametrize(
     ("chosen", "line"),
     [
-        ({"objectives": ["acuracy"]}, "objectives: there is no 'acuracy'; one of accuracy"),
+        ({"objectives": ["acuracy"]}, "objectives: there is no 'acuracy'; choose from accuracy"),
         ({"objectives": []}, "objectives: name at least one"),
         ({"pruner": "median", "objectives": ["accuracy", "epsilon"]}, "needs .*=\\[accuracy\\]"),
         ({"pruner": "mediun"}, "hydra.sweeper.pruner: must be one of none, median, halving"),
