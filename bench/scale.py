@@ -127,8 +127,9 @@ class Watch(Silent):
 
 def configure(folder: Path, partners: int, per_round: int, model: str, rounds: int) -> Config:
     """The run of one row, ready to start."""
+    from results.run_directory import settle
     from scripts.compose import compose_config
-    from scripts.simulate import ENVIRONMENT, prepare, settle
+    from simulation.prepare import ENVIRONMENT, prepare
 
     os.environ.update(ENVIRONMENT)
     write_reviews(folder / "reviews.csv", partners * ROWS_PER_PARTNER + 200)

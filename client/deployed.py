@@ -8,12 +8,13 @@ alone.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from client.partner import Partner, split_rows
-from client.policy import Policy, policy_of, read_file
+from client.partner_settings import PartnerSettings
+from client.policy import Policy
 from common.config import Config
 from common.config_reader import read
 from common.data.load import training_table
@@ -21,10 +22,11 @@ from common.data.schema import FILE_SOURCES, DataConfig, check_data, target_of
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
+from common.printable import short_entry
 from common.refusals import Reason, Refused
+from common.settings_file import read_settings, unknown_key
 
 PARTNER_VARIABLE = "FEDACCORD_PARTNER"
-KEYS = ("version", "name", "server", "directory", "data", "split_seed", "models", "policy")
 EMBEDDED = "embedded"
 # A partner has no test set: test data belong to the coordinator.
 _NOT_HERE = ("test_path", "sql_test_query", "hub_test_split", "test_fraction", "test_rows")
@@ -77,37 +79,19 @@ class PartnerFile:
 def load_partner_file(path: Path) -> PartnerFile:
     """Read and check `partner.yaml`.
 
-    Raises UserError naming file and key.
+    Raises:
+        UserError: The file is wrong; the message names file, key, problem and remedy.
     """
     path = path.expanduser().absolute()
-    reader = read_file(path, KEYS)
-    texts = {}
-    for key in ("name", "server"):
-        texts[key] = reader.required(key)
-        if not isinstance(texts[key], str) or not texts[key]:
-            raise reader.wrong(key, "a text")
-    host, _, port = texts["server"].rpartition(":")
-    if not host or not port.isdigit():
-        raise reader.wrong("server", "HOST:PORT")
-    seed = reader.get("split_seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= 2**62:
-        raise reader.wrong("split_seed", "a whole number of at least 0")
-    models = reader.required("models")
-    if not isinstance(models, dict) or not all(
-        isinstance(k, str) and isinstance(v, str) for k, v in models.items()
-    ):
-        raise reader.wrong("models", "a mapping of names to folders or HUB-ID@REVISION")
-    directory = reader.get("directory", "state")
-    if not isinstance(directory, str):
-        raise reader.wrong("directory", "a folder")
+    settings = read_settings(path, PartnerSettings)
     return PartnerFile(
         path,
-        texts["name"],
-        texts["server"],
-        _beside(path, directory),
-        _data(path, reader.required("data"), seed),
-        {name: _model(path, place) for name, place in models.items()},
-        policy_of(reader.section("policy")),
+        settings.name,
+        settings.server,
+        _beside(path, settings.directory),
+        _data(path, settings.data, settings.split_seed),
+        {name: _model(path, place) for name, place in settings.models.items()},
+        settings.policy.policy(),
     )
 
 
@@ -223,26 +207,32 @@ def _model(path: Path, place: str) -> Model:
     return Model(name, revision or None)
 
 
-def _data(path: Path, tree: Any, split_seed: int) -> DataConfig:
-    """The data section; a partner's labels are always named.
+def _data(path: Path, tree: dict[str, Any], split_seed: int) -> DataConfig:
+    """The section `data`; a partner's labels are always named.
 
-    Raises UserError naming the key.
+    Raises:
+        UserError: A key is wrong.
     """
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: data must hold keys and values")
-    if here := [key for key in _NOT_HERE if key in tree]:
-        raise UserError(f"{path}: data.{here[0]} belongs to the coordinator's configuration")
     if "split_seed" in tree:
         raise UserError(f"{path}: data.split_seed: write it as split_seed, outside of data")
+    known = [field.name for field in fields(DataConfig) if field.name not in _NOT_HERE]
+    for key in tree:
+        if key in _NOT_HERE:
+            raise UserError(f"{path}: data.{key}: belongs to the coordinator's run; remove it")
+        if key not in known:
+            raise UserError(f"{path}: data.{short_entry(str(key))}: {unknown_key(str(key), known)}")
     try:
         data = read(DataConfig, {"source": "csv", "test_fraction": 0.0, **tree}, "data")
+        data = replace(data, split_seed=split_seed)
+        check_data(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    data = replace(data, split_seed=split_seed)
-    check_data(data)
     needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
     if len(data.labels) < needed:
-        raise UserError(f"{path}: data.labels must name every label in the federation's order")
+        raise UserError(
+            f"{path}: data.labels: must name at least {needed}; list every label of the federation "
+            "in its order"
+        )
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
         data = replace(data, path=str(_beside(path, data.path)))
     if data.names_model:

@@ -15,8 +15,9 @@ from common.config import Config
 from common.errors import UserError
 from common.files import write_atomic
 from scripts.compose import load_config
+from scripts.configure import configure
 from scripts.console import PlainConsole
-from scripts.simulate import complete, configure
+from simulation.prepare import complete
 
 if TYPE_CHECKING:
     from auditing.canaries import CanaryBounds

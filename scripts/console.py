@@ -1,7 +1,7 @@
-"""The one way in which commands print through rich: what is printed is text, never a command.
+"""The console of all commands: it prints text and obeys no markup.
 
-Names, reasons and values that partners invented reach the terminal, and rich would obey markup in
-them (`[/bold]` alone raises an error) and pass escape sequences on.
+Names, reasons and values from partners reach the terminal. By default rich would obey markup in
+them (`[/bold]` alone raises an error) and pass on escape sequences.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.printable import printable_lines
 
 
 class PlainConsole(Console):
-    """A console that reads no markup and no emoji codes, and writes printable characters only.
+    """A console that reads no markup and no emoji codes, and prints printable characters only.
 
     Styles come from `rich.text.Text`, e.g. ``Text.assemble(("damaged", "red"), f": {problem}")``.
     """
@@ -26,15 +26,15 @@ class PlainConsole(Console):
         super().__init__(**{"highlight": False, **settings}, markup=False, emoji=False)
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """A text, a table's cell or title; cleaned here so that widths are right."""
-        # Some of rich's renderables ask for markup of their own accord.
+        """Clean a text, or the cell or title of a table, before its width is measured."""
+        # Some of rich's renderables request markup by themselves.
         settings |= {"markup": False, "emoji": False}
         return super().render_str(printable_lines(text), **settings)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Everything else that becomes characters, a `Text` that was made elsewhere included."""
+        """Clean everything else that becomes characters, such as a ready-made `Text`."""
         for segment in super().render(renderable, options):
             if segment.control:
                 yield segment

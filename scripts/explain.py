@@ -1,4 +1,4 @@
-"""`fedaccord explain`: which words carried the model's answer."""
+"""`fedaccord explain`: token attributions per label."""
 
 from __future__ import annotations
 
@@ -25,14 +25,27 @@ def main(
     rows: int,
     top: int,
 ) -> int:
-    """Explain one text, or list what carries each label over the run's test rows.
+    """Explain the answer for one text, or list the words of each label over the test rows.
 
-    Raises UserError when the run has no model, captum is missing or an argument is wrong.
+    Args:
+        directory: The run directory.
+        text: The text; None with `everywhere`.
+        label: The label to be explained; by default the predicted one.
+        html: A file for the explanation as a page.
+        everywhere: Whether the test rows are explained instead of one text.
+        rows: The largest number of test rows.
+        top: The number of words per label.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The run has no model, captum is missing, or an argument is wrong.
     """
     if (text is None) != everywhere:
-        raise UserError("explain: give a text, or --global for the test rows")
+        raise UserError("explain: needs either a text or --global; give one of them")
     if everywhere and (html or label):
-        raise UserError("explain: --html and --label go with a text, not with --global")
+        raise UserError("explain: --html and --label apply to one text; remove --global")
     if rows < 1 or top < 1:
         raise UserError("explain: --rows and --top must be at least 1")
     page = output_file("--html", html)
@@ -52,7 +65,7 @@ def main(
             for c in carriers:
                 listed.add_row(Text(c.word), f"{c.weight:+.3f}", str(c.occurrences))
             console.print(listed)
-        console.print(f"Over {len(table)} held-out texts, by the label that the model gave.")
+        console.print(f"Means over {len(table)} held-out texts, grouped by the predicted label.")
         return 0
     one = explain(trained, text, label)
     console.print(_shown(one))

@@ -1,4 +1,4 @@
-"""Files that a command writes where the user says."""
+"""Output files that the user names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from common.errors import UserError
 
 
 def output_file(option: str, text: str | None) -> Path | None:
-    """The absolute path that `option` names, None where it was not given.
+    """The absolute path of an output file, checked before the work begins.
 
-    Raises UserError when no file can be made there: better before the work than after it.
+    Args:
+        option: The name of the option, for the error.
+        text: The value of the option.
+
+    Returns:
+        The path; None where the option was not given.
+
+    Raises:
+        UserError: No file can be created there.
     """
     if text is None:
         return None
@@ -18,5 +26,5 @@ def output_file(option: str, text: str | None) -> Path | None:
     if path.is_dir():
         raise UserError(f"{option}: {text} is a folder; name a file")
     if not path.parent.is_dir():
-        raise UserError(f"{option}: there is no folder {path.parent}")
+        raise UserError(f"{option}: there is no folder {path.parent}; create it first")
     return path

@@ -1,4 +1,4 @@
-"""`fedaccord probe`: a template suite, or small changes to the test rows."""
+"""`fedaccord probe`: a template suite, or perturbed test rows."""
 
 from __future__ import annotations
 
@@ -31,10 +31,24 @@ def main(
 ) -> int:
     """Print the tables of a probe and, with `output`, write its figures as JSON.
 
-    Raises UserError when the run has no model, the suite cannot be read, or an argument is wrong.
+    Args:
+        directory: The run directory.
+        suite: The CSV file of a template suite; None with `perturb`.
+        columns: The suite's columns of text, label, group and functionality.
+        mapping: The suite's label for each label of the model, as `LABEL=SUITE_LABEL,...`.
+        perturb: Whether the test rows are perturbed instead.
+        rows: The largest number of test rows.
+        seed: The seed of the perturbations.
+        output: A file for the figures.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The run has no model, the suite cannot be read, or an argument is wrong.
     """
     if (suite is None) != perturb:
-        raise UserError("probe: give --suite CSV or --perturb, one of them")
+        raise UserError("probe: needs either --suite CSV or --perturb; give one of them")
     if rows < 1:
         raise UserError("probe: --rows must be at least 1")
     place = output_file("--json", output)
@@ -49,7 +63,7 @@ def main(
         ):
             console.print(_shares(title, found[key]))
         console.print(f"all {found['overall']['n']} texts: {_accuracy(found['overall'])}")
-        console.print(f"* fewer than {found['minimum_rows']} texts: too few to compare")
+        console.print(f"* fewer than {found['minimum_rows']} texts: too few for a comparison")
     else:
         table = test_rows(Path(directory), rows)
         trained = load_trained(Path(directory))

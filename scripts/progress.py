@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on, and at its end."""
+"""The progress of a run in the terminal, and the table at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ percent = ACCURACY.show
 
 
 class Terminal(Silent):
-    """A bar for the partners of the round in progress, a line for every round done, a table."""
+    """Shows a bar for the current round, a line for each finished round, and the final table."""
 
     def __init__(self, console: PlainConsole, private: bool) -> None:
         self.console = console
@@ -62,7 +62,7 @@ class Terminal(Silent):
         self.progress.update(self.task, completed=done, total=total)
 
     def round_ended(self, record: RoundRecord) -> None:
-        """One line a round."""
+        """Print one line about the round and estimate the remaining time."""
         spent = f"  ε {record.epsilon_max:.2f}" if self.private else ""
         refused = f"  refused {record.refused}" if record.refused else ""
         missing = f"  missing {record.missing}" if record.missing else ""
@@ -91,7 +91,7 @@ class Terminal(Silent):
 
 
 def noise(error: float | None) -> str:
-    """The standard error that privacy noise puts on a share, to be written behind it."""
+    """The standard error of a share due to privacy noise, as text behind the share."""
     return f" (noise ±{100 * error:.1f})" if error else ""
 
 

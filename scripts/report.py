@@ -7,27 +7,34 @@ from pathlib import Path
 from common.errors import UserError
 from reporting.run import write_report
 from scripts.console import PlainConsole
-from scripts.sweep_privacy import compose_trials
+from sweeps.composition import compose_trials
 from sweeps.page import write_sweep_report
 from sweeps.records import DOCUMENT, read_sweep
 from sweeps.study_page import STUDY, write_study_report
 
 
 def main(directory: str) -> int:
-    """Write report.html anew from what the directory holds.
+    """Rewrite report.html from the files of a run, a study or a sweep.
 
-    Raises UserError when there is nothing to report, or what is there is damaged.
+    Args:
+        directory: The directory of the run, study or sweep.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The directory has nothing to report, or its files are damaged.
     """
     place = Path(directory)
     try:
         path = _written(place)
     except OSError as error:
-        raise UserError(f"{place}: no report can be written there ({error.strerror})") from error
+        raise UserError(f"{place}: the report cannot be written ({error.strerror})") from error
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        # The figures are read as this version writes them: a file of another form ends here.
+        # Figures in the form of another version.
         raise UserError(
-            f"{place}: does not hold figures of the form that this version writes "
-            f"({type(error).__name__}); of a run, `fedaccord verify` says what was changed"
+            f"{place}: the figures do not have the form of this version ({type(error).__name__}); "
+            "for a run, `fedaccord verify` lists the changed files"
         ) from error
     PlainConsole(soft_wrap=True).print(f"report: {path}")
     return 0

@@ -7,24 +7,32 @@ from pathlib import Path
 from rich.table import Table
 
 from scripts.console import PlainConsole
-from scripts.sweep_privacy import compose_trials
 from sweeps.analysis import Analysis, short
+from sweeps.composition import compose_trials
 from sweeps.objectives import OBJECTIVES
 from sweeps.page import BEST, shown
 from sweeps.records import Sweep, read_sweep
 
 
 def main(action: str, directory: str) -> int:
-    """Show a sweep in the terminal, or draw what privacy costs in it.
+    """Show a sweep in the terminal, or plot accuracy against ε.
 
-    Raises UserError when the directory holds no sweep, or no curve can be drawn.
+    Args:
+        action: `show` or `curve`.
+        directory: The directory of the sweep.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The directory holds no sweep, or the sweep has no curve.
     """
     sweep = read_sweep(Path(directory).expanduser().absolute())
     console = PlainConsole(soft_wrap=True)
     if action == "curve":
-        from scripts.sweep_curve import draw
+        from sweeps.curve import write_curve
 
-        for path in draw(sweep):
+        for path in write_curve(sweep):
             console.print(str(path))
     else:
         _show(sweep, console)
@@ -35,7 +43,9 @@ def _show(sweep: Sweep, console: PlainConsole) -> None:
     analysis = Analysis(sweep)
     names = list(dict.fromkeys([*analysis.objectives, "accuracy", "epsilon"]))
     front = {number for setting in analysis.front for number in setting.trials}
-    table = Table(title=f"{len(sweep.trials)} of {sweep.document.planned} trials, * on the front")
+    table = Table(
+        title=f"{len(sweep.trials)} of {sweep.document.planned} trials (*: on the Pareto front)"
+    )
     columns = ["trial", "state", *sweep.document.swept, *(OBJECTIVES[n].title for n in names)]
     for column in columns:
         table.add_column(column, overflow="fold")

@@ -11,9 +11,16 @@ from scripts.console import PlainConsole
 
 
 def main(directory: str) -> int:
-    """Print every problem; exit code 0 if there is none, else 1.
+    """Print every problem.
 
-    Raises UserError when there is no audit log.
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The exit code: 0 if there is no problem, else 1.
+
+    Raises:
+        UserError: The directory has no audit log.
     """
     console = PlainConsole(soft_wrap=True)
     verdict = verify(Path(directory))
@@ -23,7 +30,8 @@ def main(directory: str) -> int:
         console.print(f"note: {note}")
     if not verdict.problems:
         console.print(
-            f"The run is whole: {verdict.entries} entries, last hash {verdict.last_hash}. "
-            "Compare the hash with a copy kept elsewhere to rule out that all of it was replaced."
+            f"The run is intact: {verdict.entries} entries, last hash {verdict.last_hash}. "
+            "Compare this hash with a copy from another place to rule out that the whole log was "
+            "replaced."
         )
     return 1 if verdict.problems else 0

@@ -1,4 +1,4 @@
-"""What a sweep has found: settings compared over their seeds, the front, the best, what matters."""
+"""The evaluation of a sweep: settings over their seeds, Pareto front, best setting, importance."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ LEAST_SETTINGS = 6
 
 @dataclass(frozen=True)
 class Setting:
-    """Trials that differ in nothing but their seed.
+    """Trials that differ in their seed only.
 
     Attributes:
-        varied: the overrides in which it differs from others, by key; None where it says nothing.
-        trials: the numbers of its finished trials.
-        values: mean of every objective that all of them measured.
-        stds: sample standard deviation over seeds, None for one seed.
+        varied: The values of the swept keys, by key.
+        trials: The numbers of its finished trials.
+        values: The mean of every objective that all of them measured.
+        stds: The sample standard deviation over seeds; None for one seed.
     """
 
     varied: Mapping[str, str]
@@ -48,13 +48,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Analysis:
-    """All of it, from one state of a sweep's directory."""
+    """The evaluation of a sweep's directory at one moment."""
 
     sweep: Sweep
 
     @cached_property
     def settings(self) -> list[Setting]:
-        """The settings that have a finished trial, in order of their first trial."""
+        """The settings with a finished trial, in the order of their first trial."""
         groups: dict[tuple[tuple[str, str], ...], dict[int, int]] = {}
         for number in self.sweep.measured:
             varied = tuple(i for i in self.varied(number).items() if i[0] != SEED)
@@ -66,7 +66,7 @@ class Analysis:
 
     @cached_property
     def objectives(self) -> list[str]:
-        """What settings are compared by: what the sweep was after, else the usual that differ."""
+        """The objectives of the comparison: those of the sweep, else the usual ones that differ."""
         found = self.sweep.document.objectives
         measured = [n for n in found or USUAL if all(n in s.values for s in self.settings)]
         differ = [n for n in measured if len({s.values[n] for s in self.settings}) > 1]
@@ -74,7 +74,7 @@ class Analysis:
 
     @cached_property
     def front(self) -> list[Setting]:
-        """The settings that no other is at least as good as in everything, better in something."""
+        """The Pareto front: the settings that no other setting dominates."""
         values = {
             number: [setting.values[name] for name in self.objectives]
             for number, setting in enumerate(self.settings)
@@ -83,7 +83,7 @@ class Analysis:
 
     @cached_property
     def best(self) -> Setting | None:
-        """The best by the first objective; the earlier of two that are equal."""
+        """The best setting by the first objective; of two equal ones the earlier."""
         if not self.settings or not self.objectives:
             return None
         first, found = self.objectives[0], self.settings[0]
@@ -93,18 +93,18 @@ class Analysis:
         return found
 
     def varied(self, number: int) -> dict[str, str]:
-        """A trial's overrides in which it differs from others, by key."""
+        """A trial's values of the swept keys, by key."""
         found = self.sweep.varied(self.sweep.trials[number])
         return {override_key(o): o.partition("=")[2] for o in found}
 
     @cached_property
     def keys(self) -> list[str]:
-        """The keys that were varied, without the seed."""
+        """The swept keys, without the seed."""
         return [k for k in self.sweep.document.swept if k != SEED]
 
     @cached_property
     def importance(self) -> dict[str, float]:
-        """Share of each varied key in what makes the best third of the settings; largest first.
+        """The share of each swept key in reaching the best third of the settings; largest first.
 
         PED-ANOVA (Watanabe et al., "PED-ANOVA: Efficiently Quantifying Hyperparameter Importance
         in Arbitrary Subspaces", 2023) on the first objective.  Empty with too few settings, with
@@ -134,7 +134,7 @@ class Analysis:
             return dict(get_param_importances(study, evaluator=evaluator))
 
     def best_overrides(self) -> list[str]:
-        """The overrides that compose the best setting with the first of its seeds."""
+        """The overrides of the best setting with the first of its seeds."""
         return [] if self.best is None else self.sweep.trials[self.best.trials[0]].overrides
 
 
@@ -154,7 +154,7 @@ def _setting(
 
 
 def _space(values: Sequence[str]) -> BaseDistribution:
-    """Numbers on a scale when they are many, else names."""
+    """A numeric scale for more than four different numbers, else categories."""
     numbers = [n for v in values if (n := number_of(v)) is not None]
     if len(numbers) == len(values) and len(set(values)) > 4:
         low, high = min(numbers), max(numbers)
@@ -163,7 +163,7 @@ def _space(values: Sequence[str]) -> BaseDistribution:
 
 
 def number_of(text: str) -> float | None:
-    """The number that an override's value says, None when it says another thing."""
+    """The value of an override as a number; None if it is not one."""
     try:
         found = float(text)
     except ValueError:
@@ -172,6 +172,6 @@ def number_of(text: str) -> float | None:
 
 
 def short(text: str) -> str:
-    """A value as a reader wants it: figures to four digits."""
+    """A value as text; numbers with four digits."""
     found = number_of(text)
     return text if found is None or len(text) < 7 else f"{found:.4g}"

@@ -1,4 +1,4 @@
-"""What privacy costs: the settings of a sweep in order of ε, as a table and as a figure."""
+"""Accuracy against ε: the settings of a sweep in order of ε, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.files import write_atomic
 from sweeps.analysis import SEED, Analysis
+from sweeps.records import Sweep
 
 MARKS = (
     ("accuracy", "held-out accuracy", "#0072B2", "o"),
@@ -24,10 +28,10 @@ class Place:
     """One level of privacy.
 
     Attributes:
-        name: the choice, such as `epsilon_3`.
-        epsilon: mean of the ε that was spent; infinite without privacy.
-        figures: mean and sample standard deviation over seeds of every measure.
-        seeds: how many runs.
+        name: The choice, such as `epsilon_3`.
+        epsilon: The mean of the spent ε; infinite without privacy.
+        figures: The mean and the sample standard deviation over seeds, by objective.
+        seeds: The number of runs.
     """
 
     name: str
@@ -37,13 +41,16 @@ class Place:
 
 
 def curve(analysis: Analysis) -> list[Place]:
-    """The finished settings from the most private to the one without privacy.
+    """The finished settings, from the most private one to the one without privacy.
 
-    Raises UserError when anything but the privacy and the seed was varied, or nothing is finished.
+    Raises:
+        UserError: Other keys than privacy and seed were varied, or no trial is finished.
     """
     others = [k for k in analysis.sweep.document.swept if not k.startswith("privacy") and k != SEED]
     if others:
-        raise UserError(f"no curve over ε: {others[0]} was varied as well")
+        raise UserError(
+            f"{others[0]}: was varied too; a curve over ε needs a sweep of privacy and seed only"
+        )
     found = []
     for setting in analysis.settings:
         if "epsilon" in setting.values:
@@ -51,12 +58,12 @@ def curve(analysis: Analysis) -> list[Place]:
             name = " ".join(setting.varied.values()) or "-"
             found.append(Place(name, setting.values["epsilon"], figures, len(setting.trials)))
     if not found:
-        raise UserError("no curve over ε: no trial is finished")
+        raise UserError("sweep: no trial is finished; the same command continues the sweep")
     return sorted(found, key=lambda place: place.epsilon)
 
 
 def markdown(places: Sequence[Place]) -> str:
-    """The table, accuracies in points of 100, ± the sample standard deviation over seeds."""
+    """The table: accuracies in percent, ± the sample standard deviation over seeds."""
 
     def cell(place: Place, name: str) -> str:
         mean, std = place.figures.get(name, (math.nan, None))
@@ -78,13 +85,34 @@ def markdown(places: Sequence[Place]) -> str:
 
 
 def svg(places: Sequence[Place]) -> str:
-    """The figure as SVG text; the same places give the same text.  Needs matplotlib."""
+    """The figure as SVG; the same places give the same text. Requires matplotlib."""
     import matplotlib as mpl
 
     with mpl.rc_context({"svg.hashsalt": "fedaccord", "svg.fonttype": "none"}):
         out = io.StringIO()
         _draw(places).savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()
+
+
+def write_curve(sweep: Sweep) -> list[Path]:
+    """Write `curve.md` and `curve.svg` into the sweep's folder.
+
+    Args:
+        sweep: The sweep's directory.
+
+    Returns:
+        The paths of table and figure.
+
+    Raises:
+        UserError: The sweep has no curve, or matplotlib is missing.
+    """
+    places = curve(Analysis(sweep))
+    if find_spec("matplotlib") is None:
+        raise UserError("matplotlib: is missing; pip install 'fedaccord[report]'")
+    table, figure = sweep.directory / "curve.md", sweep.directory / "curve.svg"
+    write_atomic(table, markdown(places))
+    write_atomic(figure, svg(places))
+    return [table, figure]
 
 
 def _draw(places: Sequence[Place]) -> Any:

@@ -1,8 +1,8 @@
-"""The four-way study: privacy, attack and fairness, each on and off, measured together.
+"""The four-way study: privacy, attack and fairness, each on and off.
 
-From the results.json of every cell and seed to one document (`fourway.json`, docs/four-way.md) and
-one table.  Partners that attack in any cell are left out of every figure over partners in all of
-them, so that the same partners are compared everywhere.
+Turns the results.json of every cell and seed into one document (`fourway.json`, docs/four-way.md)
+and one table. Partners that attack in one cell are left out of all figures over partners in every
+cell, so that all cells compare the same partners.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ Results = Mapping[str, Any]
 
 
 def measured(results: Results, attackers: Sequence[str]) -> dict[str, float | None]:
-    """The figures of one run, without `attack_loss`, which takes two."""
+    """The figures of one run, without `attack_loss`, which compares two runs."""
     final = results["final"]
     honest = [
         row["accuracy"]
@@ -76,7 +76,7 @@ def measured(results: Results, attackers: Sequence[str]) -> dict[str, float | No
 def cells_of(
     found: Mapping[tuple[Cell, int], Results], seeds: Sequence[int], attackers: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The document's `cells`: every run there is, and mean and standard deviation over seeds."""
+    """The document's `cells`: all runs, with mean and standard deviation over seeds."""
     figures = {key: measured(results, attackers) for key, results in found.items()}
     for (cell, seed), own in figures.items():
         before = figures.get((cell.quiet, seed), {}).get("accuracy")
@@ -109,13 +109,13 @@ def cells_of(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, where every run has a value."""
+    """The mean; None unless every run has a value."""
     known = [v for v in values if v is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
 
 
 def _std(values: Sequence[float | None]) -> float | None:
-    """The standard deviation of a sample, from two runs on."""
+    """The sample standard deviation; None unless two or more runs all have a value."""
     known = [v for v in values if v is not None]
     return float(np.std(known, ddof=1)) if 1 < len(known) == len(values) else None
 
@@ -136,7 +136,7 @@ HEAD = (
 
 
 def rows(document: Mapping[str, Any]) -> list[list[str]]:
-    """The table's cells as text, one row a cell of the study."""
+    """The table as text, one row per cell of the study."""
     found = []
     for cell in document["cells"]:
         mean, std = cell["mean"], cell["std"]
@@ -157,7 +157,7 @@ def _shown(name: str, mean: float | None, std: float | None) -> str:
 
 
 def markdown(document: Mapping[str, Any]) -> str:
-    """The table as Markdown, with what was switched."""
+    """The table and the switched overrides as Markdown."""
     lines = [HEAD, ["---"] * len(HEAD), *rows(document)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     attackers = ", ".join(document["attackers"]) or "nobody"
@@ -169,8 +169,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     base = " ".join(document["base"]) or "defaults"
     return (
         f"{table}\n\n"
-        "Accuracies, gaps and losses in points (of 100), ± the standard deviation over seeds. "
-        "Gap: equalised odds, the largest of all group columns. Attack loss: held-out accuracy "
-        "without the attack less that with it. Partners without those that attack "
-        f"({attackers}).\n\nBase: `{base}`. {switches}.\n"
+        "Accuracies, gaps and losses in percentage points, ± the standard deviation over seeds. "
+        "Gap: the largest equalised-odds difference of all group columns. Attack loss: held-out "
+        "accuracy without the attack minus accuracy with it. Figures over partners exclude the "
+        f"attackers ({attackers}).\n\nBase: `{base}`. {switches}.\n"
     )

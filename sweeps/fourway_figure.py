@@ -1,4 +1,4 @@
-"""The figure of the four-way study: who pays for privacy, fairness and an attack, on one page."""
+"""The figure of the four-way study: the cost of privacy, fairness and an attack on one page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which people with any colour vision can tell apart; shapes differ too.
+# The colours of Okabe and Ito are distinguishable with any colour vision; shapes differ too.
 MARKS = (
     ("mean_partner_accuracy", "mean of partners", "#0072B2", "o"),
     ("worst_partner_accuracy", "worst partner", "#D55E00", "v"),
@@ -28,7 +28,7 @@ def svg(document: Mapping[str, Any]) -> str:
 
 
 def draw(document: Mapping[str, Any]) -> Figure:
-    """Accuracies on the left, what the attack cost and the gap on the right; a row a cell."""
+    """Accuracies on the left, attack loss and gap on the right; one row per cell."""
     figure = Figure(figsize=(10.5, 4.6), layout="constrained")
     wide, gap, loss = figure.subplots(
         1, 3, sharey=True, gridspec_kw={"width_ratios": [2.4, 1.0, 1.0]}
@@ -45,7 +45,7 @@ def draw(document: Mapping[str, Any]) -> Figure:
     ):
         _dress(axes, cells)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("points of 100", fontsize=9)
+        axes.set_xlabel("percentage points", fontsize=9)
     for axes, name in ((gap, "gap"), (loss, "attack_loss")):
         known = [100 * c["mean"][name] for c in cells if c["mean"][name] is not None]
         low, high = min([0.0, *known]), max([5.0, *known])
@@ -81,7 +81,7 @@ def _points(
 
 
 def _dress(axes: Axes, cells: list[dict[str, Any]]) -> None:
-    """Shade the attacked rows; the frame says nothing."""
+    """Shade the attacked rows and remove the frame."""
     for y, cell in enumerate(cells):
         if cell["attack"]:
             axes.axhspan(y - 0.5, y + 0.5, color=SHADE, zorder=0, linewidth=0)

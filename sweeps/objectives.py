@@ -1,4 +1,4 @@
-"""What a sweep can be after, by name: where it stands in results.json and which way is better."""
+"""The objectives of a sweep, by name: their place in results.json and their direction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from common.figures import ACCURACY, LOSS, MACRO_F1, Figure
 
 @dataclass(frozen=True)
 class Objective:
-    """`read` takes what results.json holds; None where it was not measured."""
+    """One objective.
+
+    Attributes:
+        title: Its name in reports.
+        direction: Whether larger or smaller values are better.
+        read: Its value from the content of results.json; None where it was not measured.
+        share: Whether the value is a share, shown in percent.
+    """
 
     title: str
     direction: Literal["maximize", "minimize"]
@@ -22,7 +29,7 @@ class Objective:
 
 
 def _epsilon(results: Mapping[str, Any]) -> float | None:
-    """The largest ε that a partner has spent; infinite where there was no privacy."""
+    """The largest ε that a partner has spent; infinite without privacy."""
     spent = float(results["final"]["epsilon"]["max"])
     return spent if spent > 0 else math.inf
 
@@ -50,20 +57,26 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def check(names: Sequence[str]) -> list[str]:
-    """The names, each once and known.
+    """Check the names of objectives.
 
-    Raises UserError naming the first that is not.
+    Returns:
+        The names.
+
+    Raises:
+        UserError: A name is unknown or repeated, or there is none.
     """
     for name in names:
         if name not in OBJECTIVES:
-            raise UserError(f"objectives: there is no '{name}'; one of {', '.join(OBJECTIVES)}")
+            raise UserError(
+                f"objectives: there is no '{name}'; choose from {', '.join(OBJECTIVES)}"
+            )
     if not names or len(set(names)) < len(names):
-        raise UserError("objectives: name at least one, each once")
+        raise UserError("objectives: must not be empty or repeated; name each objective once")
     return list(names)
 
 
 def measures(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """Every objective's value in a run's results."""
+    """The value of every objective, from the content of results.json."""
     return {name: objective.read(results) for name, objective in OBJECTIVES.items()}
 
 
@@ -73,13 +86,21 @@ def better(name: str, a: float, b: float) -> bool:
 
 
 def finite(name: str, value: float) -> float:
-    """What samplers can weigh: no privacy counts as a very large ε."""
+    """A finite value for samplers: an infinite one becomes very bad."""
     worst = 1e6 if OBJECTIVES[name].direction == "minimize" else -1e6
     return value if math.isfinite(value) else worst
 
 
 def pareto(names: Sequence[str], rows: Mapping[int, Sequence[float]]) -> list[int]:
-    """The trials that no other is at least as good as in everything and better in something."""
+    """The Pareto front.
+
+    Args:
+        names: The objectives.
+        rows: The values of the objectives for each trial.
+
+    Returns:
+        The trials that no other trial dominates, in their order.
+    """
 
     def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
         pairs = list(zip(names, a, b, strict=True))

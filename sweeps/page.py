@@ -1,4 +1,4 @@
-"""The report of a sweep: what was tried, what is best, what it costs, what matters."""
+"""The report of a sweep: the best settings, all trials, parameter importance, privacy cost."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ BEST = "best.txt"
 
 
 def write_sweep_report(sweep: Sweep, composed: Composed | None) -> Path:
-    """Write `report.html` and, where a trial is finished, `best.txt`; return the page's path.
+    """Write `report.html` and, if a trial is finished, `best.txt`.
 
-    `composed` is what all trials together cost in privacy, None before the first.
+    Args:
+        sweep: The directory of the sweep.
+        composed: The privacy lost to all trials together; None before the first trial.
+
+    Returns:
+        The path of the page.
     """
     analysis = Analysis(sweep)
     if analysis.best is not None:
@@ -37,7 +42,7 @@ def write_sweep_report(sweep: Sweep, composed: Composed | None) -> Path:
 
 
 def best_text(analysis: Analysis) -> str:
-    """The best setting as overrides, one a line: `fedaccord simulate @best.txt` runs it."""
+    """The overrides of the best setting, one per line; `fedaccord simulate @best.txt` runs it."""
     assert analysis.best is not None
     first = analysis.objectives[0] if analysis.objectives else "accuracy"
     told = f"{OBJECTIVES[first].title} {shown(first, analysis.best.values.get(first))}"
@@ -49,7 +54,7 @@ def best_text(analysis: Analysis) -> str:
 
 
 def shown(name: str, value: float | None, std: float | None = None) -> str:
-    """An objective's value as a reader wants it, with its spread over seeds."""
+    """The value of an objective as text, with its standard deviation over seeds."""
     if value is None:
         return "-"
     if not math.isfinite(value):
@@ -60,13 +65,18 @@ def shown(name: str, value: float | None, std: float | None = None) -> str:
 
 
 def sweep_report(analysis: Analysis, composed: Composed | None) -> str:
-    """The page."""
+    """The page as HTML.
+
+    Args:
+        analysis: The evaluated sweep.
+        composed: The privacy lost to all trials together; None before the first trial.
+    """
     parts = [
-        ("front", "What is best", join(*_front(analysis))),
+        ("front", "The best settings", join(*_front(analysis))),
         ("parallel", "All trials at once", join(*_parallel(analysis))),
-        ("importance", "What matters", join(*_importance(analysis))),
+        ("importance", "Parameter importance", join(*_importance(analysis))),
         ("trials", "Trials", join(*_trials(analysis))),
-        ("privacy", "The privacy of the sweep", join(*_privacy(composed))),
+        ("privacy", "The privacy cost of the sweep", join(*_privacy(composed))),
         ("record", "Record", join(*_record(analysis))),
     ]
     return document(
@@ -74,7 +84,7 @@ def sweep_report(analysis: Analysis, composed: Composed | None) -> str:
         _opening(analysis, composed),
         parts,
         f"Made by fedaccord {version('fedaccord')} from sweep.json, trials.jsonl and the trials' "
-        "results.json. This page loads nothing from anywhere.",
+        "results.json. This page loads nothing from the network.",
     )
 
 
@@ -91,24 +101,24 @@ def _opening(analysis: Analysis, composed: Composed | None) -> Html:
         element("h1", f"{len(sweep.trials)} trials of one federation"),
         element(
             "p",
-            f"The same federation was trained again and again with other settings of {swept}. "
-            "Every trial has a report of its own.",
+            f"The same federation was trained with different settings of {swept}. Each trial has "
+            "its own report.",
             class_="lead",
         ),
         element(
             "p",
-            f"{over} of {sweep.document.planned} trials are still to be run: the same "
-            "command continues.",
+            f"{over} of {sweep.document.planned} trials have not been run; the same command "
+            "continues the sweep.",
             class_="notice",
         )
         if over > 0
         else None,
         element(
             "dl",
-            tile("The best", *_best_tile(analysis, best)),
+            tile("Best setting", *_best_tile(analysis, best)),
             tile("Trials", str(len(sweep.trials)), f"{told or 'none'}."),
-            tile("What the sweep cost in privacy", *_cost_tile(composed)),
-            tile("Time", duration(seconds), "spent in trials, added up."),
+            tile("Privacy cost of the sweep", *_cost_tile(composed)),
+            tile("Time", duration(seconds), "in total over all trials."),
             class_="tiles",
         ),
     )
@@ -116,7 +126,7 @@ def _opening(analysis: Analysis, composed: Composed | None) -> Html:
 
 STATES: dict[State, str] = {
     "finished": "finished",
-    "same": "equal to an earlier one and not run again",
+    "same": "equal to an earlier trial and not run again",
     "pruned": "ended early",
     "failed": "failed",
     "running": "not finished",
@@ -129,8 +139,8 @@ def _best_tile(analysis: Analysis, best: Setting | None) -> tuple[str, str]:
     first = analysis.objectives[0]
     seeds = f", mean of {len(best.trials)} seeds" if len(best.trials) > 1 else ""
     return shown(first, best.values[first]), (
-        f"{OBJECTIVES[first].title}{seeds}, with {best.name}. It was chosen by the rows that it "
-        "is measured on, so it is a little flattered."
+        f"{OBJECTIVES[first].title}{seeds}, with {best.name}. The setting was selected on the rows "
+        "on which it is measured, so this figure is slightly optimistic."
     )
 
 
@@ -156,10 +166,10 @@ def _front(analysis: Analysis) -> list[Html]:
     ]
     names = ", ".join(OBJECTIVES[n].title for n in analysis.objectives)
     told = (
-        f"Pareto front over {names}: no other setting is at least as good in everything and better "
-        "in something."
+        f"Pareto front over {names}: no other setting is at least as good in every objective and "
+        "better in one."
         if len(analysis.objectives) > 1
-        else "The best by the one figure that is compared."
+        else "The best setting by the only objective."
     )
     return [
         *found,
@@ -170,7 +180,7 @@ def _front(analysis: Analysis) -> list[Html]:
 
 
 def _trade(analysis: Analysis, first: str, other: str) -> Html | None:
-    """The first objective over another one; without privacy ε is infinite: those are a level."""
+    """The first objective against another one; settings with an infinite ε become a level line."""
     placed = [s for s in analysis.settings if math.isfinite(s.values[other])]
     if len({s.values[other] for s in placed}) < 2:
         return None
@@ -208,7 +218,7 @@ def _trade(analysis: Analysis, first: str, other: str) -> Html | None:
         ],
         title,
     )
-    return figure(title, "One mark a setting; means over seeds.", drawing, alternative)
+    return figure(title, "One mark per setting; means over seeds.", drawing, alternative)
 
 
 def _tick(name: str, value: float) -> str:
@@ -220,7 +230,7 @@ def _least(name: str) -> tuple[float, float, float]:
 
 
 def _ranking(analysis: Analysis, first: str) -> Html:
-    """Every setting on a line, the best first."""
+    """One row per setting, the best first."""
     sign = -1 if OBJECTIVES[first].direction == "maximize" else 1
     order = sorted(analysis.settings, key=lambda s: sign * s.values[first])
     items = []
@@ -239,7 +249,7 @@ def _ranking(analysis: Analysis, first: str) -> Html:
     )
     return figure(
         f"{title} of each setting",
-        "Means over seeds; whiskers are one standard deviation, where there are several seeds.",
+        "Means over seeds; whiskers show one standard deviation if there are several seeds.",
         drawing,
         alternative,
     )
@@ -257,7 +267,7 @@ def _parallel(analysis: Analysis) -> list[Html]:
     if len(settings) < 2 or len(axes) < 2:
         return [element("p", "There is nothing to compare yet.")]
     front = {s.trials for s in analysis.front}
-    title = "Settings and what came of them"
+    title = "Settings and their objectives"
     drawing = parallel(
         axes, [s.trials in front for s in settings], title, ("on the front", "others")
     )
@@ -266,7 +276,7 @@ def _parallel(analysis: Analysis) -> list[Html]:
         ["front" if s.trials in front else "other", *(short(axis.values[n]) for axis in axes)]
         for n, s in enumerate(settings)
     ]
-    text = "One line a setting, through its value on every axis."
+    text = "One line per setting, through its value on each axis."
     return [figure("Parallel coordinates", text, drawing, table(head, lines_, title))]
 
 
@@ -283,7 +293,7 @@ def _importance(analysis: Analysis) -> list[Html]:
         return [
             element(
                 "p",
-                f"That can be told from {LEAST_SETTINGS} settings of at least two keys, with "
+                f"Importance requires at least {LEAST_SETTINGS} settings of two or more keys, with "
                 "different results.",
             )
         ]
@@ -293,9 +303,9 @@ def _importance(analysis: Analysis) -> list[Html]:
         for key, value in found.items()
     ]
     text = (
-        f"Share of each setting in reaching the best third by {first} (PED-ANOVA). A hint from "
-        f"{len(analysis.settings)} settings, not a proof: settings that were never varied do not "
-        "show, and seeds and settings are not told apart where there is one seed."
+        f"Share of each key in reaching the best third by {first} (PED-ANOVA). This is an estimate "
+        f"from {len(analysis.settings)} settings: it does not cover keys that were never varied, "
+        "and with one seed it does not separate the effect of the key from that of the seed."
     )
     drawing = rows(items, (0.0, 1.0), "Importance", show=lambda v: f"{100 * v:.0f} %")
     alternative = table(["setting", "share"], [[r.name, r.shown] for r in items], "Importance")
@@ -312,7 +322,10 @@ def _trials(analysis: Analysis) -> list[Html]:
         element("li", f"Trial {t.number}: {t.reason}") for t in sweep.trials.values() if t.reason
     ]
     return [
-        element("p", "ε is that of one trial alone; what all cost together is told below."),
+        element(
+            "p",
+            "ε is that of the single trial; the next section composes all trials.",
+        ),
         table(head, lines_, "Trials"),
         *([element("ul", *told)] if told else []),
     ]
@@ -354,10 +367,9 @@ def _privacy(composed: Composed | None) -> list[Html]:
         element("p", composed.words()),
         element(
             "p",
-            "Whoever publishes the best of several trials trained on the same texts has let all of "
-            "them look at these texts, and pays for all. In a simulation each trial keeps a ledger "
-            "of its own, which is right for studying, and the figure above adds them up; in a "
-            "deployment every trial is charged to the partner's one ledger.",
+            "Publishing the best of several trials on the same texts spends the privacy of all of "
+            "them. In a simulation each trial has its own ledgers, and the figure above composes "
+            "them. In a deployment every trial is charged to the partner's one ledger.",
         ),
         table(["figure", "value"], lines_, "Privacy of the sweep"),
     ]
@@ -374,7 +386,7 @@ def _record(analysis: Analysis) -> list[Html]:
         found += [
             element(
                 "p",
-                "The best, from the sweep's folder: ",
+                "Run the best setting from the sweep's folder: ",
                 element("code", f"fedaccord simulate @{BEST}"),
                 ". Its overrides:",
             ),

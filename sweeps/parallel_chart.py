@@ -1,4 +1,4 @@
-"""Parallel coordinates: one line a trial through one axis a quantity (Inselberg 1985)."""
+"""Parallel coordinates: one line per trial through one axis per quantity (Inselberg 1985)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_LEVELS = 6
 
 @dataclass(frozen=True)
 class Axis:
-    """One quantity: its name and every line's value as text; a value that is "" breaks a line."""
+    """One quantity: its name, and the value of every line as text; "" breaks a line."""
 
     name: str
     values: Sequence[str]
@@ -25,15 +25,19 @@ class Axis:
 def parallel(
     axes: Sequence[Axis], strong: Sequence[bool], label: str, keys: tuple[str, str]
 ) -> Html:
-    """One line for each value of the axes; the `strong` ones stand out by width and dash.
+    """Draw one line for each value of the axes.
 
-    `keys` names the strong and the other lines, `label` the drawing.
+    Args:
+        axes: The quantities, with one value per line each.
+        strong: Whether a line is emphasised by width and dash.
+        label: The name of the drawing.
+        keys: The names of the emphasised and of the other lines in the legend.
     """
     last = max(1, len(axes) - 1)
     across = [round(100 * n / last, 3) for n in range(len(axes))]
     scaled = [_positions(axis.values) for axis in axes]
     drawn = []
-    # Strong lines last: they lie above the others.
+    # Emphasised lines last, so that they cover the others.
     for n in sorted(range(len(strong)), key=lambda n: strong[n]):
         points = [(x, found[0][n]) for x, found in zip(across, scaled, strict=True)]
         for run in _unbroken(points):
@@ -57,7 +61,7 @@ def parallel(
         words += [
             element("span", text, style=f"left:{x}%;top:{y}px", class_=side) for text, y in found[1]
         ]
-    # Names of keys are long: a picture too wide for the screen scrolls in its box.
+    # Names of keys are long: a drawing that is wider than the screen scrolls in its box.
     wide = f"min-width:{max(20, 10 * len(axes))}rem"
     plot = element("div", stretched, *words, class_="parallel", style=wide)
     signs = [
@@ -75,7 +79,7 @@ def _sign(kind: str) -> Html:
 
 
 def _positions(values: Sequence[str]) -> tuple[list[float | None], list[tuple[str, float]]]:
-    """Where each value stands, from above in pixels, and what is written beside the axis."""
+    """The position of each value, in pixels from the top, and the labels of the axis."""
     known = [v for v in values if v]
     numbers = {v: found for v in known if (found := number_of(v)) is not None}
     others = sorted({v for v in known if v not in numbers})

@@ -1,4 +1,4 @@
-"""What all trials of a sweep cost together; who may read ledgers fills it in."""
+"""The privacy cost of all trials of a sweep together."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Composed:
-    """The privacy that a record has lost to every trial that has begun, finished or not.
+    """The privacy that a record has lost to all trials that have begun.
 
     Attributes:
-        private: how many trials trained with privacy.
-        open: how many trained without: with one of them there is no guarantee at all.
-        epsilon: upper bound over the private trials, at `delta`.
-        single: the largest ε of one of these trials alone.
-        accountant: what gave the bound.
+        private: The number of trials with privacy.
+        open: The number of trials without privacy; one of them voids the guarantee.
+        epsilon: An upper bound on ε over all private trials, at `delta`.
+        delta: The largest δ of a private trial.
+        single: The largest ε of one private trial alone.
+        accountant: The accountant that gave the bound.
     """
 
     private: int
@@ -25,17 +26,17 @@ class Composed:
     accountant: str
 
     def words(self) -> str:
-        """The figure in plain words."""
+        """The cost in whole sentences."""
         if self.private == 0:
-            return "No trial trained with privacy: there is no guarantee for any record."
-        told = (
+            return "All trials trained without privacy: there is no guarantee for any record."
+        sentences = (
             f"One trial alone costs a record up to ε = {self.single:.2f}; all {self.private} "
             f"private trials on the same data together up to ε = {self.epsilon:.2f} "
             f"(δ = {self.delta:g}, {self.accountant.upper()})."
         )
         if self.open:
-            told += (
-                f" {self.open} more trained without privacy: whoever publishes anything chosen by "
-                "them gives no guarantee at all."
+            sentences += (
+                f" {self.open} more trained without privacy: a result that was selected with their "
+                "help has no guarantee."
             )
-        return told
+        return sentences

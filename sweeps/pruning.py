@@ -1,4 +1,4 @@
-"""Ends a trial whose rounds so far are worse than those of earlier trials."""
+"""Pruning: ends a trial whose rounds are worse than those of earlier trials."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 
 class Pruner(Silent):
-    """Tells the study every round's held-out accuracy and sets `stop` when the study gives up.
+    """Reports each round's held-out accuracy to the study, and stops a trial that the study prunes.
 
-    The study knows the directions: its one objective is to be maximised where this is used.
+    The study has one objective, accuracy, and maximises it.
+
+    Args:
+        trial: Optuna's trial.
+        rounds: The number of rounds of the run.
+        stop: Set to end the run.
     """
 
     def __init__(self, trial: Trial, rounds: int, stop: Event) -> None:
@@ -28,11 +33,11 @@ class Pruner(Silent):
 
     @property
     def pruned(self) -> bool:
-        """Whether it was this that ended the run."""
+        """Whether the pruner ended the run."""
         return bool(self.reason)
 
     def round_ended(self, record: RoundRecord) -> None:
-        """Report the round; the last one is never pruned, for then there is nothing to save."""
+        """Report the round; after the last one there is nothing left to prune."""
         if record.accuracy is None:
             return
         self.trial.report(record.accuracy, record.round)
@@ -47,9 +52,17 @@ class Pruner(Silent):
 def pruner_of(
     sweeper: Mapping[str, Any], sweep: Path, number: int, rounds: int, stop: Event
 ) -> Pruner | None:
-    """What watches trial `number` of the sweep; None where nothing is to be pruned.
+    """The pruner of a trial.
 
-    `sweeper` is Hydra's configuration of the sweeper.
+    Args:
+        sweeper: Hydra's configuration of the sweeper.
+        sweep: The folder of the sweep.
+        number: The number of the trial.
+        rounds: The number of rounds of the run.
+        stop: Set to end the run.
+
+    Returns:
+        The pruner; None where the sweep does not prune.
     """
     if sweeper.get("pruner", "none") == "none":
         return None

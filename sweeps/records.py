@@ -1,8 +1,8 @@
-"""What a sweep leaves behind: one document, one line for everything that happens to a trial.
+"""The files of a sweep: one document, and one line for each event of a trial.
 
-`DIR/sweep.json` says what was asked for, `DIR/trials.jsonl` what became of each trial, and `DIR/N/`
-is the run directory of trial N.  Trials may run in processes of their own: a line is appended at
-once and flushed, and the newest line of a trial is the one that holds.
+`DIR/sweep.json` describes what the command asked for, `DIR/trials.jsonl` the state of each trial,
+and `DIR/N/` is the run directory of trial N. Trials can run in processes of their own, so a line is
+appended and flushed at once. The newest line of a trial is the valid one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ class Trial:
     """One configuration of a sweep.
 
     Attributes:
-        overrides: what it was composed from, as Hydra overrides.
-        composed: the hash of its configuration as composed, before the data filled it in.
-        same_as: the earlier trial of the same configuration whose results are this one's too.
-        seconds: what its last start took.
-        time: when this was written, ISO 8601, UTC.
+        number: Its place in the sweep, from 0.
+        state: Whether it runs, or how it ended.
+        overrides: Its Hydra overrides.
+        composed: The hash of its configuration before the data fill it in.
+        same_as: An earlier trial with the same configuration, and therefore the same results.
+        reason: Why it failed or was pruned.
+        seconds: The duration of its last start.
+        time: When this line was written, ISO 8601, UTC.
     """
 
     number: int
@@ -49,14 +52,15 @@ class Trial:
 
 @dataclass
 class Document:
-    """What was asked for: everything that the same command has again.
+    """What the command asked for.
 
     Attributes:
-        arguments: the command's overrides, without the sweep's directory.
-        identity: a hash of what will be run; the same command continues an unfinished sweep.
-        objectives: names of `sweeps.objectives`, the first by which the best is chosen.
-        swept: the keys that differ between trials.
-        planned: how many trials there will be.
+        arguments: The command's overrides, without the sweep's directory.
+        identity: A hash of what will be run; the same command continues an unfinished sweep.
+        objectives: Names of `sweeps.objectives`; the first one selects the best trial.
+        swept: The keys that differ between trials.
+        planned: The number of trials.
+        schema_version: The version of the file's form.
     """
 
     arguments: list[str]
@@ -69,7 +73,7 @@ class Document:
 
 @dataclass
 class Sweep:
-    """A sweep's directory as it is now."""
+    """A sweep's directory at one moment."""
 
     directory: Path
     document: Document
@@ -77,22 +81,22 @@ class Sweep:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing is left to be run."""
+        """Whether every planned trial has ended."""
         done = [t for t in self.trials.values() if t.state in DONE or t.state == "failed"]
         return len(done) >= self.document.planned
 
     def varied(self, trial: Trial) -> list[str]:
-        """Those of a trial's overrides in which it differs from others."""
+        """The trial's overrides of swept keys."""
         return [o for o in trial.overrides if override_key(o) in self.document.swept]
 
     def results(self, number: int) -> dict[str, Any] | None:
-        """results.json of a trial (or of the one it equals); None where it is not finished."""
+        """The content of a trial's results.json; None unless it, or its equal, is finished."""
         trial = self.trials[number]
         place = self.directory / str(number if trial.same_as is None else trial.same_as)
         return read_results(place) if trial.state in ("finished", "same") else None
 
     def twin(self, composed: str, other_than: int) -> Trial | None:
-        """A finished trial of the same configuration."""
+        """A finished trial with the same configuration."""
         for trial in self.trials.values():
             if (
                 trial.composed == composed
@@ -105,7 +109,7 @@ class Sweep:
 
     @cached_property
     def measured(self) -> dict[int, dict[str, float | None]]:
-        """The figures of every finished trial, by name of the objective."""
+        """The objectives of every finished trial, by name."""
         found = {number: self.results(number) for number in sorted(self.trials)}
         return {number: measures(r) for number, r in found.items() if r is not None}
 
@@ -116,7 +120,7 @@ def override_key(override: str) -> str:
 
 
 def read_results(place: Path) -> dict[str, Any] | None:
-    """results.json of a run directory, None where there is none."""
+    """The content of results.json of a run directory; None where there is none."""
     try:
         found: dict[str, Any] = json.loads((place / "results.json").read_text())
     except (OSError, ValueError):
@@ -130,26 +134,29 @@ def write_document(directory: Path, document: Document) -> None:
 
 
 def tell(directory: Path, trial: Trial) -> None:
-    """Append what has become of a trial."""
+    """Append the new state of a trial."""
     append_lines(directory / TRIALS, asdict(trial))
 
 
 def read_sweep(directory: Path) -> Sweep:
     """Read a sweep's directory.
 
-    Raises UserError when it holds none, or one of another version.
+    Raises:
+        UserError: The directory holds no sweep, or one of another version.
     """
     try:
         found = json.loads((directory / DOCUMENT).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{directory}: holds no sweep (no {DOCUMENT})") from error
+        raise UserError(f"{directory}: holds no sweep; name the folder with {DOCUMENT}") from error
     if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"{directory}: holds a sweep of another version of fedaccord")
+        raise UserError(
+            f"{directory}: holds a sweep of another version of fedaccord; use that version"
+        )
     return Sweep(directory, Document(**_known(Document, found)), _trials(directory / TRIALS))
 
 
 def _trials(path: Path) -> dict[int, Trial]:
-    """The newest line of every trial; a line that a kill cut short never happened."""
+    """The newest line of every trial; an incomplete line is ignored."""
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:

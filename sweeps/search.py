@@ -1,4 +1,4 @@
-"""The loop of a search: ask for trials, have them launched, tell how they did."""
+"""The loop of a search: ask Optuna for trials, launch them, report their results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,20 @@ def search(
     launcher: Launcher,
     arguments: Sequence[str],
 ) -> optuna.Study:
-    """Run trials until the study holds `settings["trials"]`, or all of a small space.
+    """Run trials until the study holds as many as planned.
 
-    `settings` are those of hydra_plugins/fedaccord_sweeper, `config` is Hydra's of the sweep and
-    `arguments` are the overrides that all trials share or that are searched.
+    Args:
+        settings: The settings of `hydra_plugins/fedaccord_sweeper`.
+        config: Hydra's configuration of the sweep.
+        context: Hydra's context.
+        launcher: Hydra's launcher.
+        arguments: The overrides that all trials share or that are searched.
 
-    Raises UserError when a setting is wrong, before anything is launched.
+    Returns:
+        The study.
+
+    Raises:
+        UserError: A setting is wrong; nothing has been launched.
     """
     parser = OverridesParser.create(config_loader=context.config_loader)
     params = [f"{key}={value}" for key, value in settings["params"].items()]
@@ -42,7 +50,7 @@ def search(
     directory = Path(str(config.hydra.sweep.dir)).absolute()
     study = open_study(settings, directory)
     total = int(settings["trials"])
-    # A kill leaves trials that were asked for and never told: they come first, as they were.
+    # A killed search leaves trials without a result: they run first, with their values.
     waiting = [t for t in study.get_trials(deepcopy=False) if t.state in UNFINISHED]
     while True:
         known = len(study.get_trials(deepcopy=False))
@@ -69,14 +77,14 @@ def _overrides(params: Mapping[str, Any]) -> list[str]:
 
 
 def _runs(trials: Iterable[FrozenTrial]) -> list[list[FrozenTrial]]:
-    """Trials in groups of neighbouring numbers: a launcher counts on from the first."""
+    """Trials in groups of consecutive numbers, because a launcher counts up from the first."""
     ordered = sorted(trials, key=lambda t: t.number)
     pairs = groupby(enumerate(ordered), key=lambda pair: pair[1].number - pair[0])
     return [[trial for _, trial in group] for _, group in pairs]
 
 
 def _tell(study: optuna.Study, number: int, job: JobReturn, objectives: Sequence[str]) -> None:
-    """Tell the study what became of a trial; one that lacks a figure has failed."""
+    """Report a trial to the study; a trial that lacks an objective has failed."""
     outcome = job.return_value
     if outcome.state == "pruned":
         study.tell(number, state=TrialState.PRUNED)

@@ -1,4 +1,4 @@
-"""A sweep as a study of Optuna: its storage, its search space, its sampler and pruner."""
+"""A sweep as an Optuna study: its storage, search space, sampler and pruner."""
 
 from __future__ import annotations
 
@@ -32,21 +32,26 @@ PRUNERS = ("none", "median", "halving")
 
 
 def storage_of(sweeper: Mapping[str, Any], sweep: Path) -> str:
-    """The URL of the study's storage: SQLite in the sweep's folder unless another is named."""
+    """The URL of the study's storage; by default SQLite in the sweep's folder."""
     return str(sweeper.get("storage") or f"sqlite:///{sweep / DATABASE}")
 
 
 def open_study(sweeper: Mapping[str, Any], sweep: Path) -> optuna.Study:
-    """The sweep's study, made when it is not there yet.
+    """Open the sweep's study, or create it.
 
-    Raises UserError when a name is unknown, or several objectives were to be pruned.
+    Args:
+        sweeper: Hydra's configuration of the sweeper.
+        sweep: The folder of the sweep.
+
+    Raises:
+        UserError: A name is unknown, or a search with several objectives is to be pruned.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     objectives = check(list(sweeper["objectives"]))
     if sweeper["pruner"] != "none" and objectives != ["accuracy"]:
         raise UserError(
-            "hydra.sweeper.pruner: goes by the accuracy of every round and needs "
-            f"hydra.sweeper.objectives=[accuracy], got [{','.join(objectives)}]"
+            "hydra.sweeper.pruner: compares the accuracy after each round; use it with "
+            f"hydra.sweeper.objectives=[accuracy], not [{','.join(objectives)}]"
         )
     return optuna.create_study(
         storage=storage_of(sweeper, sweep),
@@ -59,7 +64,7 @@ def open_study(sweeper: Mapping[str, Any], sweep: Path) -> optuna.Study:
 
 
 def trial_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
-    """A handle on trial `number`, also in a process that did not ask for it."""
+    """Trial `number`, also in a process that did not ask for it."""
     found = next(t for t in study.get_trials(deepcopy=False) if t.number == number)
     return optuna.trial.Trial(study, found._trial_id)
 
@@ -67,8 +72,11 @@ def trial_of(study: optuna.Study, number: int) -> optuna.trial.Trial:
 def sampler_for(sweeper: Mapping[str, Any], number: int) -> optuna.samplers.BaseSampler:
     """The sampler that chooses trial `number`.
 
-    Each trial has a sampler with a seed of its own: a search that was cut off goes on as it would
-    have gone, and does not draw its first trials again.
+    Each trial has its own seed, so that an interrupted search continues as it would have continued
+    and does not draw its first trials again.
+
+    Raises:
+        UserError: There is no such sampler.
     """
     name, startup = str(sweeper["sampler"]), int(sweeper["startup"])
     seed = derive(int(sweeper["seed"]), "sweep", number) % 2**32
@@ -94,10 +102,11 @@ def _pruner(name: str, startup: int) -> optuna.pruners.BasePruner:
 def space(overrides: Sequence[Override]) -> tuple[dict[str, BaseDistribution], list[str]]:
     """The search space that Hydra's sweep syntax describes, and the overrides that stay fixed.
 
-    `a=1,2`, `a=choice(…)`, `a=range(1,9,2)` and `a=interval(1,2)` are searched; `int(interval(…))`
-    and `tag(log, interval(…))` say whole numbers and a logarithmic scale.
+    `a=1,2`, `a=choice(…)`, `a=range(1,9,2)` and `a=interval(1,2)` are searched. `int(interval(…))`
+    means whole numbers and `tag(log, interval(…))` a logarithmic scale.
 
-    Raises UserError when a range is empty or a logarithmic one does not begin above 0.
+    Raises:
+        UserError: A range is empty, or a logarithmic one does not begin above 0.
     """
     found: dict[str, BaseDistribution] = {}
     fixed: dict[str, str] = {}
@@ -116,9 +125,10 @@ def space(overrides: Sequence[Override]) -> tuple[dict[str, BaseDistribution], l
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """Optuna's name for one swept override.
+    """Optuna's distribution for one swept override.
 
-    Raises ValueError when it has no values.
+    Raises:
+        ValueError: It has no values.
     """
     value = override.value()
     log = isinstance(value, IntervalSweep | RangeSweep | ChoiceSweep) and "log" in value.tags

@@ -28,9 +28,16 @@ MARKS: tuple[tuple[str, str, int, Shape], ...] = (
 
 
 def write_study_report(directory: Path) -> Path:
-    """Write `report.html` into a study's folder and return its path.
+    """Write `report.html` into the folder of a four-way study.
 
-    Raises UserError when fourway.json cannot be read or no cell has been run.
+    Args:
+        directory: The folder of the study.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: `fourway.json` cannot be read, or no cell is finished.
     """
     try:
         study = json.loads((directory / STUDY).read_text())
@@ -42,26 +49,30 @@ def write_study_report(directory: Path) -> Path:
 
 
 def study_report(study: Mapping[str, Any]) -> str:
-    """The page from what fourway.json holds (docs/four-way.md).
+    """The page as HTML.
 
-    Raises UserError when no cell has been run.
+    Args:
+        study: The content of `fourway.json` (docs/four-way.md).
+
+    Raises:
+        UserError: No cell is finished.
     """
     cells = {cell["name"]: cell for cell in study["cells"] if cell["runs"]}
     if not cells:
-        raise UserError(f"{STUDY}: no cell of the study is finished")
+        raise UserError(f"{STUDY}: no cell is finished; the same command continues the study")
     parts = [
-        ("accuracy", "Who pays", join(*_accuracies(study, cells))),
-        ("attack", "What the attack cost", join(*_single(study, cells, "attack_loss"))),
+        ("accuracy", "Accuracy of partners and groups", join(*_accuracies(study, cells))),
+        ("attack", "Accuracy lost to the attack", join(*_single(study, cells, "attack_loss"))),
         ("gap", "The gap between groups", join(*_single(study, cells, "gap"))),
         ("figures", "All figures", join(*_figures(study))),
-        ("setting", "What was switched", join(*_setting(study))),
+        ("setting", "Switched settings", join(*_setting(study))),
     ]
     return document(
         "fedaccord report: privacy, attack and fairness",
         _opening(study, cells),
         parts,
         f"Made by fedaccord {version('fedaccord')} from {STUDY}. This page loads nothing from "
-        "anywhere.",
+        "the network.",
     )
 
 
@@ -75,9 +86,9 @@ def _opening(study: Mapping[str, Any], cells: Mapping[str, Cell]) -> Html:
         element(
             "p",
             f"One federation was trained {sum(len(c['runs']) for c in cells.values())} times: with "
-            "and without differential privacy, with and without an attack, with and without fair "
-            f"weights, everything else equal, over {seeds} seed{'s' if seeds > 1 else ''}. "
-            f"Attacked by: {attackers}.",
+            "and without differential privacy, an attack and fair weights, over "
+            f"{seeds} seed{'s' if seeds > 1 else ''}. All other settings are equal. Attackers: "
+            f"{attackers}.",
             class_="lead",
         ),
         element("p", f"{missing} of 8 combinations are not finished.", class_="notice")
@@ -151,8 +162,8 @@ def _accuracies(study: Mapping[str, Any], cells: Mapping[str, Cell]) -> list[Htm
         "Accuracies",
     )
     text = (
-        "Means over seeds; whiskers are one standard deviation, where there are several seeds. The "
-        "figure at the end of a row is that of the worst partner. Attacking partners are left out."
+        "Means over seeds; whiskers show one standard deviation if there are several seeds. The "
+        "number at the end of a row is the worst partner's accuracy. Attackers are left out."
     )
     return [figure("Accuracy of partners and groups", text, drawing, alternative)]
 
@@ -160,11 +171,11 @@ def _accuracies(study: Mapping[str, Any], cells: Mapping[str, Cell]) -> list[Htm
 TEXTS = {
     "attack_loss": (
         "Accuracy lost to the attack",
-        "Held-out accuracy without the attack less that with it, in points of 100.",
+        "Held-out accuracy without the attack minus accuracy with it, in percentage points.",
     ),
     "gap": (
         "Gap between groups",
-        "Equalised odds, the largest over group columns, in points of 100; none would be 0.",
+        "The largest equalised-odds difference of all group columns, in percentage points.",
     ),
 }
 
@@ -181,7 +192,7 @@ def _single(study: Mapping[str, Any], cells: Mapping[str, Cell], name: str) -> l
         if cell["mean"][name] is not None
     ]
     if not items:
-        return [element("p", "Not measured in any combination that is finished.")]
+        return [element("p", "No finished combination has this figure.")]
     drawing = rows(
         items, room([0.0, *_ends(items)], 0.1, -1.0, 1.0), title, show=lambda v: f"{100 * v:.3g}"
     )
@@ -203,8 +214,8 @@ def _figures(study: Mapping[str, Any]) -> list[Html]:
     return [
         element(
             "p",
-            "Accuracies, gaps and losses in points of 100, ± the standard deviation over "
-            "seeds; without privacy ε is ∞: there is no guarantee.",
+            "Accuracies, gaps and losses in percentage points, ± the standard deviation over "
+            "seeds. Without privacy ε is ∞: there is no guarantee.",
         ),
         table(["combination", *HEAD[3:]], lines, "Every combination"),
     ]
@@ -218,10 +229,10 @@ def _setting(study: Mapping[str, Any]) -> list[Html]:
     base = " ".join(study["base"]) or "defaults"
     return [
         table(["switch", "on", "off"], lines, "Switches"),
-        element("p", "Everything else: ", element("code", base), "."),
+        element("p", "Base configuration: ", element("code", base), "."),
         element(
             "p",
-            f"Seeds: {', '.join(map(str, study['seeds']))}. Each run has a report of its "
-            "own in seed-N/COMBINATION/report.html.",
+            f"Seeds: {', '.join(map(str, study['seeds']))}. The report of each run is "
+            "seed-N/COMBINATION/report.html.",
         ),
     ]

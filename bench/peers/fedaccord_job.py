@@ -42,8 +42,9 @@ class Progress(Silent):
 def main() -> None:
     """Run the job of the folder that is named."""
     from bench.federation import overrides
+    from results.run_directory import settle
     from scripts.compose import compose_config
-    from scripts.simulate import ENVIRONMENT, prepare, settle
+    from simulation.prepare import ENVIRONMENT, prepare
     from simulation.run import simulate
 
     os.environ.update(ENVIRONMENT)

@@ -1,7 +1,7 @@
-"""`hydra/sweeper=optuna`: trials chosen by Optuna, asked and told (Akiba et al. 2019).
+"""`hydra/sweeper=optuna`: Optuna chooses the trials (Akiba et al. 2019).
 
-Hydra imports every plugin whenever it composes anything: nothing heavy is imported here.
-It runs this file before it lists it among the modules, so annotations must not be text.
+Hydra imports every plugin for every composition, so this module imports nothing heavy. Hydra runs
+this file before it registers the module, so annotations must not be text.
 """
 
 from dataclasses import dataclass, field
@@ -15,23 +15,23 @@ from omegaconf import DictConfig
 
 @dataclass
 class OptunaSweeperConf:
-    """What a user chooses of a search."""
+    """The settings of a search."""
 
     _target_: str = "hydra_plugins.fedaccord_sweeper.optuna_sweeper.OptunaSweeper"
-    # What is after what, by name (sweeps/objectives.py); the first decides the best.
+    # Names of sweeps/objectives.py; the first one selects the best trial.
     objectives: list[str] = field(default_factory=lambda: ["accuracy"])
-    # Trials in all, with those that were pruned or failed.
+    # The total number of trials, including pruned and failed ones.
     trials: int = 20
-    # Trials asked for at once: as many as the launcher runs side by side.
+    # Trials that are asked for at once: as many as the launcher runs in parallel.
     jobs: int = 1
     # tpe | random | nsga2
     sampler: str = "tpe"
-    # Trials before the sampler learns from results and the pruner compares.
+    # Trials before the sampler and the pruner use results.
     startup: int = 5
     seed: int = 0
-    # none | median | halving, on the accuracy of every round; with one objective only.
+    # none | median | halving, by the accuracy after each round; requires objectives=[accuracy].
     pruner: str = "none"
-    # URL of a database; SQLite in the sweep's folder unless given.
+    # The URL of a database; by default SQLite in the sweep's folder.
     storage: str | None = None
     # The search space, as overrides of Hydra's sweep syntax.
     params: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ ConfigStore.instance().store(
 
 
 class OptunaSweeper(Sweeper):
-    """Asks the study, launches, tells the study; what a kill left half done is done first."""
+    """Asks the study for trials, launches them and reports their results to the study."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -51,7 +51,7 @@ class OptunaSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra gives and make the launcher."""
+        """Store the context of Hydra and create the launcher."""
         from hydra.core.plugins import Plugins
 
         self.hydra_context = hydra_context
@@ -61,7 +61,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Run the search to its end and return its study."""
+        """Run the search to its end and return its Optuna study."""
         from sweeps.search import search
 
         assert self.hydra_context is not None

@@ -26,8 +26,8 @@ from common.messages import MessageError, Prepared, Refusal, Report
 from inspection.verify import verify
 from results.history import History, RoundRecord, pooled, results
 from scripts.compose import save_config
+from scripts.configure import configure
 from scripts.progress import summary
-from scripts.simulate import configure
 from server.exchange import Answer
 from server.reports import Expected, read_report, reply_metrics
 from server.rounds import Server

@@ -25,7 +25,7 @@ from common.config_reader import MAX_DEPTH, MAX_STRING, MAX_TEXT, MAX_VALUES
 from common.data.load import resolve_labels
 from common.refusals import Reason, Refused
 from common.request import KEYS, LARGEST, checked
-from scripts.simulate import claim
+from results.run_directory import claim
 
 CASES = 20_000
 SECONDS = 5.0

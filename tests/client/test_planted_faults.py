@@ -23,7 +23,7 @@ from common import grid, messages
 from common.config import DataConfig
 from common.errors import UserError
 from common.messages import Report
-from scripts import partner
+from deployment import partner_check
 from simulation.seeded_streams import SeededStream, SeededStreams
 from tests.client.test_metrics import model, session  # noqa: F401
 from tests.client.test_training import FP32, make_examples, network
@@ -210,7 +210,7 @@ def test_partner_check_tries_the_installation(
         models={"tiny": Model(str(tiny_bert))},
         policy=Policy.permissive(8.0, 1e-5),
     )
-    assert "clipped, noised and sampled" in partner._training(own)
+    assert "clipped, noised and sampled" in partner_check.check_training(own)
     assert not list((tmp_path / "state").iterdir())
 
     def silent(self: GridNoise) -> None:
@@ -219,4 +219,4 @@ def test_partner_check_tries_the_installation(
 
     monkeypatch.setattr(GridNoise, "add_noise", silent)
     with pytest.raises(UserError, match=r"the noise.*do not train with this installation"):
-        partner._training(own)
+        partner_check.check_training(own)

@@ -135,7 +135,7 @@ def run(spec: ExecutionSpec) -> None:
 if __name__ == "__main__":
     if sys.argv[1].endswith(".yaml"):
         from client.deployed import load_partner_file
-        from scripts.partner import start
+        from deployment.partner_service import start
 
         sys.exit(start(load_partner_file(Path(sys.argv[1])), "tests.deploy.bad_partner"))
     from flwr.supercore.constant import TaskType

@@ -27,7 +27,7 @@ import yaml
 from common.data.schema import DataConfig
 from common.data.split import uniforms
 from common.data.table import text_key
-from common.processes import free_port
+from deployment.environment import free_port
 from tests.conftest import review
 
 # Where partner-1 finds the address of its database; the others have files.

@@ -30,9 +30,10 @@ from common.bundle import build_bundle, check_bundle
 from common.config import Config, DataConfig, to_json
 from common.errors import UserError
 from common.refusals import Reason, Refused
+from deployment.federation import load_federation
+from deployment.kits import provision, revoke_partner, rotate_partner
+from deployment.partner_check import check_data
 from scripts import cli
-from scripts.partner import _data as check_data_line
-from scripts.provision import load_federation, provision, revoke_partner, rotate_partner
 from server.superlink import FleetOnly, of_itself
 
 FEDERATION = {
@@ -46,7 +47,7 @@ FEDERATION = {
 def made(tmp_path: Path) -> tuple[Path, Path]:
     file = tmp_path / "federation.yaml"
     file.write_text(yaml.safe_dump(FEDERATION))
-    provision(file, tmp_path / "kits")
+    provision(load_federation(file), tmp_path / "kits")
     return file, tmp_path / "kits"
 
 
@@ -99,7 +100,7 @@ def test_rotation_and_revocation_touch_one_partner(made: tuple[Path, Path]) -> N
         return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
     before = state()
-    assert provision(file, out) == []
+    assert provision(load_federation(file), out) == []
     assert state() == before
     rotate_partner(load_federation(file), out, "north")
     after = state()
@@ -138,7 +139,7 @@ def test_a_wrong_federation_file_is_one_line(
     file = tmp_path / "federation.yaml"
     file.write_text(yaml.safe_dump({**FEDERATION, **change}))
     with pytest.raises(UserError, match=words):
-        provision(file, tmp_path / "kits")
+        load_federation(file)
 
 
 def with_file(name: str) -> bytes:
@@ -280,7 +281,7 @@ def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_
     train, validation = rows(own)
     assert {*train.texts, *validation.texts} == {"room <NUMBER> of <IDENTIFIER>"}
     assert len(train) + len(validation) == 40
-    said = check_data_line(own)
+    said = check_data(own)
     assert said.endswith("replaced in all of them: 40 identifiers, 40 numbers")
     assert "room" not in said
 

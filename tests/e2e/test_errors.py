@@ -159,8 +159,8 @@ def test_a_run_directory_that_is_not_one_is_left_alone(
 def test_another_configuration_does_not_overwrite_that_of_an_unfinished_run(
     job: list[str], tmp_path: Path
 ) -> None:
+    from results.run_directory import claim
     from scripts.compose import load_config
-    from scripts.simulate import claim
 
     config = compose_config(job)
     claim(tmp_path / "run", config)

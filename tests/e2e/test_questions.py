@@ -38,7 +38,7 @@ def test_a_run_explains_itself(
     assert main(["explain", str(finished), "--global", "--rows", "20", "--top", "3"]) == 0
     assert "Over 20 held-out texts" in capsys.readouterr().out
     assert main(["explain", str(finished)]) == 2
-    assert "give a text, or --global" in capsys.readouterr().err
+    assert "needs either a text or --global" in capsys.readouterr().err
 
 
 def test_a_run_is_probed(

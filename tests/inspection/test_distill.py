@@ -114,7 +114,7 @@ def test_the_command_teaches_on_the_runs_public_rows(
     assert said.startswith(f"{run / 'student'}: 1 of 3 layers, ")
     # About a hundred rows are public; a fifth of them, by a hash, is for lessons.
     held_out = int(said.split("; on ")[1].split()[0])
-    lessons = int(said.split("taught on ")[1].split()[0])
+    lessons = int(said.split("trained on ")[1].split()[0])
     found = public_rows(load_config(run))
     assert found is not None
     assert (held_out, lessons) == (len(found[0]), len(found[1]))

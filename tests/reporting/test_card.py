@@ -14,7 +14,7 @@ from common.config import Config
 from reporting.card import model_card
 from results.history import History, RoundRecord, results
 from scripts.compose import compose_config
-from scripts.simulate import configure
+from scripts.configure import configure
 from tests.small_run import PARTNERS, evaluation, report, small_run
 
 

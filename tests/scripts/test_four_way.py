@@ -10,8 +10,8 @@ import pytest
 from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
-from scripts.four_way import cell_overrides, plan
 from sweeps.fourway import CELLS
+from sweeps.fourway_plan import cell_overrides, plan
 
 DEFAULTS = {
     "dp": "privacy=dp",
@@ -21,7 +21,7 @@ DEFAULTS = {
 
 
 def test_cells_differ_in_what_they_say_and_in_nothing_else() -> None:
-    document = plan(["privacy.epsilon=3", "strategy=recommended"], [0], DEFAULTS)
+    document = plan(["privacy.epsilon=3", "strategy=recommended"], [0], DEFAULTS, compose_config)
     assert len(set(document["composed"].values())) == 8
     for cell in CELLS:
         config = compose_config(cell_overrides(document, cell))
@@ -65,7 +65,7 @@ def test_one_line_and_nothing_run(
 def test_a_folder_of_another_study_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = plan(["run.rounds=7"], [0], DEFAULTS)
+    other = plan(["run.rounds=7"], [0], DEFAULTS, compose_config)
     (tmp_path / "fourway.json").write_text(json.dumps(other))
     assert cli.main(["four-way", "--dir", str(tmp_path)]) == 2
     assert "another study" in capsys.readouterr().err
@@ -76,4 +76,4 @@ def test_a_folder_of_another_study_is_left_alone(
 
 def test_a_wrong_key_names_itself() -> None:
     with pytest.raises(UserError, match="no_such"):
-        plan([], [0], {**DEFAULTS, "attack": "attack=no_such"})
+        plan([], [0], {**DEFAULTS, "attack": "attack=no_such"}, compose_config)

@@ -9,9 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
 from scripts.compose import CONF, compose_config
-from scripts.sweep import _document, _first, _hydra
+from scripts.sweep import create_hydra, typed
 from strategies.attacks.simulate import build_attack
 from strategies.build import build
+from sweeps.plan import first_value, plan
 from sweeps.study import space
 
 SWEEPS = sorted(path.stem for path in (CONF / "sweep").glob("*.yaml"))
@@ -24,8 +25,8 @@ def test_all_are_there() -> None:
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_trial_composes(name: str) -> None:
-    hydra = _hydra()
-    document = _document(hydra, [f"sweep={name}"])
+    hydra = create_hydra()
+    document = plan(hydra, [f"sweep={name}"], typed)
     tree = hydra.compose_config("config", [f"sweep={name}"], RunMode.MULTIRUN, False)
     params = [f"{key}={value}" for key, value in tree.hydra.sweeper.params.items()]
     parsed = OverridesParser.create().parse_overrides(params)
@@ -33,7 +34,7 @@ def test_every_trial_composes(name: str) -> None:
     choices = [
         [f"{o.get_key_element()}={x}" for x in o.sweep_string_iterator()]
         if o.is_discrete_sweep()
-        else [_first(o)]
+        else [first_value(o)]
         for o in parsed
     ]
     every = list(product(*choices))

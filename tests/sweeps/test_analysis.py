@@ -10,9 +10,8 @@ import pytest
 from common.config import config_hash
 from common.errors import UserError
 from scripts.compose import compose_config, expand
-from scripts.sweep_curve import draw
 from sweeps.analysis import Analysis, Setting
-from sweeps.curve import curve, markdown
+from sweeps.curve import curve, markdown, write_curve
 from sweeps.objectives import pareto
 from sweeps.page import best_text
 from tests.small_sweep import RATES, accuracy, overrides, small_sweep
@@ -90,14 +89,14 @@ def test_the_curve_over_epsilon(tmp_path: Path) -> None:
     assert "| epsilon_3 | 2.90 | 70.0 ± 0.2 | 60.0 ± 0.2 |" in text
     assert "| none | none: no guarantee | 80.0 ± 0.2 |" in text
     pytest.importorskip("matplotlib", reason="the figure needs matplotlib")
-    table, figure = draw(sweep)
+    table, figure = write_curve(sweep)
     assert table.read_text() == text
     first = figure.read_text()
     assert "without privacy" in first
-    draw(sweep)
+    write_curve(sweep)
     assert figure.read_text() == first
 
 
 def test_no_curve_where_other_things_were_varied(analysis: Analysis) -> None:
-    with pytest.raises(UserError, match=r"strategy\.server\.lr was varied as well"):
+    with pytest.raises(UserError, match=r"strategy\.server\.lr: was varied too"):
         curve(analysis)

@@ -125,9 +125,12 @@ def test_a_later_override_takes_a_key_out_of_the_search() -> None:
 @pytest.mark.parametrize(
     ("chosen", "line"),
     [
-        ({"objectives": ["acuracy"]}, "objectives: there is no 'acuracy'; one of accuracy"),
-        ({"objectives": []}, "objectives: name at least one"),
-        ({"pruner": "median", "objectives": ["accuracy", "epsilon"]}, "needs .*=\\[accuracy\\]"),
+        ({"objectives": ["acuracy"]}, "objectives: there is no 'acuracy'; choose from accuracy"),
+        ({"objectives": []}, "objectives: must not be empty"),
+        (
+            {"pruner": "median", "objectives": ["accuracy", "epsilon"]},
+            "use it .*=\\[accuracy\\]",
+        ),
         ({"pruner": "mediun"}, "hydra.sweeper.pruner: must be one of none, median, halving"),
         ({"sampler": "grid"}, "hydra.sweeper.sampler: must be one of tpe"),
         ({"params": {"a": "tag(log,interval(0,1))"}}, "a: "),

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from common.data.schema import Columns, DataConfig
 from common.data.sources import read
 from common.errors import UserError
-from common.processes import free_port
+from deployment.environment import free_port
 
 pytest.importorskip("psycopg", reason="psycopg is not installed")
 PASSWORD = "correct horse"

@@ -1,26 +1,21 @@
-"""Long-lived child processes: started together, restarted when one ends, ended together."""
+"""Service processes that start together, restart when one of them ends, and end together."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event
-
-from common.files import private_directory, write_atomic
 
 log = logging.getLogger(__name__)
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0
-# A child that has run this long is healthy: the next pause is short again.
+# After a run of this length the next pause is short again.
 HEALTHY_SECONDS = 60.0
 END_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1
@@ -28,7 +23,14 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Child:
-    """One command, its environment, and what to look at when it ends by itself."""
+    """One process of a service.
+
+    Attributes:
+        name: How log entries call it.
+        command: The program and its arguments.
+        environment: Its whole environment.
+        advice: What the log recommends when the process ends unexpectedly.
+    """
 
     name: str
     command: Sequence[str]
@@ -36,44 +38,20 @@ class Child:
     advice: str = ""
 
 
-def flower_environment(directory: Path) -> dict[str, str]:
-    """Flower's settings for one identity: no telemetry, no installation, files in `directory`."""
-    home, temporary = private_directory(directory / "flower"), private_directory(directory / "tmp")
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLWR_", "FEDACCORD_SIM"))}
-    return {
-        **kept,
-        "FLWR_HOME": str(home),
-        "TMPDIR": str(temporary),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MALLOC_ARENA_MAX": "2",
-    }
-
-
-def new_secret(directory: Path, name: str) -> Path:
-    """A file with a fresh random secret, for this user's processes alone."""
-    path = private_directory(directory) / name
-    write_atomic(path, secrets.token_bytes(32), 0o600)
-    return path
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def supervise(
     children: Callable[[], Sequence[Child]], tick: Callable[[], None] | None = None
 ) -> int:
-    """Keep what `children()` lists running until SIGTERM or SIGINT; 0 when ended so.
+    """Keep processes running until SIGTERM or SIGINT arrives.
 
-    When one ends, all are ended and started again after a pause that doubles up to a minute.
-    `tick` is called about every two seconds while they run; its errors are logged.
+    When one process ends, all of them are ended and, after a pause, started again. The pause
+    doubles with each failure, up to a minute.
+
+    Args:
+        children: Lists the processes; called before every start.
+        tick: Called about every two seconds while they run. Its errors are logged.
+
+    Returns:
+        0, the exit code of an orderly end.
     """
     stop = Event()
     before = {
@@ -95,7 +73,7 @@ def supervise(
                 break
             if time.monotonic() - began > HEALTHY_SECONDS:
                 pause = FIRST_PAUSE
-            log.error("%s; starting again in %.0f s", ended, pause)
+            log.error("%s; restarting in %.0f s", ended, pause)
             stop.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         return 0
@@ -109,7 +87,7 @@ def _watch(
     stop: Event,
     tick: Callable[[], None] | None,
 ) -> str | None:
-    """Wait until a child ends (and say which) or until `stop` is set (None)."""
+    """Wait until a process ends, and describe that; None when `stop` was set first."""
     ticked = 0.0
     while not stop.wait(0.2):
         for child, process in running:

@@ -12,7 +12,7 @@ from client.accounting import Segment, epsilon, rdp_epsilon, worst_rdp_epsilon
 from client.ledger import Ledger, Spend
 from common.config import Config
 from scripts.compose import compose_config, save_config
-from scripts.sweep_privacy import compose_trials
+from sweeps.composition import compose_trials
 from sweeps.records import Document, Trial, read_sweep, tell, write_document
 
 DELTA = 1e-5

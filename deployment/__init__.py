@@ -1,0 +1,1 @@
+"""Deployments: key material, kits, settings files, service processes and submitted runs."""
