@@ -21,13 +21,14 @@ from transformers import AutoModelForSequenceClassification
 
 from auditing.bounds import clopper_pearson
 from auditing.canaries import judge
-from client.partner import simulated_shares, split_rows
+from client.partner import split_rows
 from common.config import Config, malicious
 from common.data.table import Table
 from common.errors import UserError
 from common.features import TokenExamples, by_length, tokenize
 from common.mean_pooled import MeanPooledForSequenceClassification
 from common.model import build
+from simulation.partner import simulated_shares
 
 Floats = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from client.partner import simulated_shares, split_rows
+from client.partner import split_rows
 from common.config import Config
 from common.device import Device, pick_device, usable_cores
 from common.features import Examples
@@ -31,6 +31,7 @@ from common.model import Network, build
 from common.prefix import PrefixExamples
 from common.words import prepare_table
 from inspection.trained import load_config
+from simulation.partner import simulated_shares
 
 SECONDS = 1.0
 COPIED_BYTES = 1 << 28

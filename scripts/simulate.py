@@ -22,6 +22,8 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # glibc keeps freed tensors in per-thread arenas otherwise; read when a worker starts.
     "MALLOC_ARENA_MAX": "2",
+    # Processes that are started from here import nothing from the current folder.
+    "PYTHONSAFEPATH": "1",
 }
 
 
@@ -93,9 +95,10 @@ def check(config: Config) -> None:
 
 def complete(config: Config) -> Config:
     """Fill in what only the data knows, and check every partner before the run begins."""
-    from client.partner import check_rows, simulated_shares, split_rows
+    from client.partner import check_rows, split_rows
     from common.data.load import resolve_labels
     from server.sampling import sample
+    from simulation.partner import simulated_shares
     from simulation.run import with_workers
     from strategies.build import build as build_pipeline
 
