@@ -9,8 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, cast
 
-from common.errors import UserError
-from common.printable import printable
+from scripts.shadowing import shadowed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -227,6 +226,13 @@ def _add_deployment(commands: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 2 when the user can mend what was wrong."""
+    if problem := shadowed():
+        print(f"fedaccord: {problem}", file=sys.stderr)
+        return 2
+    # Only now is it certain that these are ours.
+    from common.errors import UserError
+    from common.printable import printable
+
     arguments = _parser().parse_args(argv)
     try:
         # Imported only when needed: `fedaccord --help` must answer at once.

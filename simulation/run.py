@@ -44,7 +44,7 @@ def backend_settings(config: Config) -> Any:
 
 
 def with_workers(config: Config, partners: int) -> Config:
-    """`config` for a number of partners; workers and their GPU share are set where it names none."""
+    """`config` for `partners`; workers and their share of the GPUs are set where it leaves them."""
     from common.device import gpu_share, usable_cores
 
     workers = config.run.workers or min(usable_cores(), partners)
