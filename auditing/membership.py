@@ -21,7 +21,7 @@ from transformers import AutoModelForSequenceClassification
 
 from auditing.bounds import clopper_pearson
 from auditing.canaries import judge
-from client.partner import simulated_shares, split_rows
+from client.partner import split_rows
 from common.config import Config, malicious
 from common.data.table import Table
 from common.errors import UserError
@@ -29,6 +29,7 @@ from common.examples.batch import by_length
 from common.examples.tokens import TokenExamples, tokenize
 from common.models.build import build
 from common.models.mean_pooled import MeanPooledForSequenceClassification
+from simulation.partner import simulated_shares
 
 Floats = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]

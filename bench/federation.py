@@ -78,10 +78,11 @@ def make_job(rounds: int, partners: int, cache: Path) -> Job:
     """The job as the peers get it: the very rows that fedaccord's partners train on."""
     from opacus.accountants.utils import get_noise_multiplier
 
-    from client.partner import simulated_shares, split_rows
+    from client.partner import split_rows
     from common.data.load import resolve_labels, test_table
     from common.models.loading import locate
     from scripts.compose import compose_config
+    from simulation.partner import simulated_shares
 
     config = compose_config(overrides(rounds, partners))
     labels = resolve_labels(config.data, cache)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from client.partner import simulated_shares, split_rows
+from client.partner import split_rows
 from common.config import Config
 from common.device import Device, pick_device, usable_cores
 from common.examples.batch import Examples
@@ -32,6 +32,7 @@ from common.files import write_atomic
 from common.models.build import build
 from common.models.network import Network
 from inspection.trained import load_config
+from simulation.partner import simulated_shares
 
 SECONDS = 1.0
 COPIED_BYTES = 1 << 28

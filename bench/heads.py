@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from client.accounting import calibrate
-from client.partner import simulated_shares
 from common.config import Config, malicious
 from common.data.load import resolve_labels
 from common.data.split import split_partner
@@ -33,6 +32,7 @@ from common.tasks import LOSS_BOUND
 from scripts.compose import compose_config
 from server.calibration import calibrate_head
 from server.testset import TestSet
+from simulation.partner import simulated_shares
 from strategies.attacks.kinds import Aggregate
 from strategies.attacks.simulate import build_attack, corrupt
 from strategies.build import build as build_pipeline

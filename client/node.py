@@ -1,12 +1,16 @@
 """`python -m client.node`: Flower's SuperNode, which does not give up when its connection is cut.
 
-Flower takes every failed TLS handshake for a wrong certificate and stops trying, while the process
-lives on: a cable that is cut while a handshake runs would take the partner out for good.  Here only
-a certificate that is not trusted is final.  Its heart beats at least every fifteen seconds and not
-thirty: after a loss of power the server holds its key for in use for two beats.  An idle node asks
-for messages every second and not every three: a round has several, and small jobs are mostly
-waiting.  And for the first minutes it never waits longer than four seconds before it tries again,
-so that a server that was restarted has its partners back when its coordinator continues the run.
+It differs from Flower's own in four points:
+
+- Flower takes every failed TLS handshake for a wrong certificate and stops trying, while the
+  process lives on: a cable that is cut during a handshake would take the partner out for good.
+  Here only a certificate that is not trusted is final.
+- It sends a heartbeat every 15 s instead of 30 s: after a crash the server treats the node's key as
+  in use for two intervals.
+- An idle node asks for messages every second instead of every three: a round has several messages,
+  and a small job mostly waits for them.
+- For the first minutes it waits at most four seconds before it tries again, so that a restarted
+  server has its partners back when the coordinator continues the run.
 """
 
 from __future__ import annotations
@@ -16,12 +20,11 @@ from collections.abc import Iterator
 from itertools import islice, repeat
 from typing import Any
 
-from flwr.supercore import heartbeat
-from flwr.supercore.retry import exponential, make_simple_http_retry_invoker
-from flwr.supernode import fleet_http_connection, start_client_internal
-from flwr.supernode.cli import flower_supernode
-
-from common.worker import substitute
+from common.flower.supernode import (
+    exponential,
+    make_simple_http_retry_invoker,
+    run_supernode,
+)
 
 HEARTBEAT_SECONDS = 15
 POLL_SECONDS = 1.0
@@ -32,11 +35,11 @@ PATIENT_SECONDS = 20
 
 
 class Clock:
-    """What Flower's loop over messages takes from `time`: to sleep, never longer than a poll."""
+    """What Flower's loop over messages uses of `time`; it never sleeps longer than a poll."""
 
     @staticmethod
     def sleep(seconds: float) -> None:
-        """Shorter than Flower asks for when that is longer than a poll."""
+        """Sleep `seconds`, or `POLL_SECONDS` if these are fewer."""
         time.sleep(min(seconds, POLL_SECONDS))
 
 
@@ -72,9 +75,4 @@ def patient_invoker() -> Any:
 
 
 if __name__ == "__main__":
-    substitute(fleet_http_connection, "make_simple_http_retry_invoker", patient_invoker)
-    substitute(fleet_http_connection, "HEARTBEAT_DEFAULT_INTERVAL", HEARTBEAT_SECONDS)
-    substitute(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", HEARTBEAT_SECONDS)
-    substitute(heartbeat, "exponential", waits)
-    substitute(start_client_internal, "time", Clock)
-    flower_supernode()
+    run_supernode(patient_invoker, waits, Clock, HEARTBEAT_SECONDS)

@@ -1,41 +1,35 @@
 """One partner: its name, its rows, its ledger, its policy.
 
-In simulation all of it follows from the run's configuration and a partition number.  In deployment
-it comes from the partner's own machine, and the configuration is only a request.
+In a deployment all of it comes from the partner's own machine (`client/deployed.py`), and the
+coordinator's configuration is only a request.  In a simulation it follows from the configuration
+(`simulation/partner.py`).
 """
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from client.accounting import check_delta
 from client.policy import Policy
-from common.config import Config, from_json
-from common.data.load import training_table
+from common.config import Config
 from common.data.split import split_partner
 from common.data.table import Table
 from common.errors import UserError
-from common.files import private_directory
 from common.randomness import Streams, system_streams
 from common.refusals import Reason, Refused
-from simulation.attacks.poison import poisoned
-from simulation.shares import PartnerShare, kept_partition
-
-# Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
-# a coordinator's configuration and never seeds its noise.
-SIMULATION_VARIABLE = "FEDACCORD_SIMULATION"
 
 
 @dataclass(frozen=True)
 class Partner:
-    """`seed` is set in simulation only, where `streams` repeat themselves; a deployed partner's
-    batches and noise come from the operating system."""
+    """What a message handler needs to know of the partner that it works for.
+
+    `seed` is set only in a simulation, where `streams` repeat themselves.  A deployed partner's
+    batches and noise come from the operating system.
+    """
 
     name: str
     train: Table
@@ -48,47 +42,8 @@ class Partner:
 
     @property
     def ledger(self) -> Path:
-        """Where the privacy ledger of this partner's data set lies."""
+        """The file of the privacy ledger of this partner's data set."""
         return self.directory / "ledger.sqlite"
-
-
-def simulated_shares(config: Config) -> tuple[Table, list[PartnerShare]]:
-    """The rows that simulated partners share, and who gets which of them."""
-    assert config.run.cache_dir is not None
-    cache = private_directory(Path(config.run.cache_dir))
-    table = training_table(config.data, cache)
-    return table, kept_partition(table, config.partition, config.run.seed, cache)
-
-
-@lru_cache(maxsize=1)
-def _shares_of(config_json: str) -> tuple[Table, list[PartnerShare]]:
-    return simulated_shares(from_json(config_json))
-
-
-def simulated(config: Config, config_json: str, index: int) -> Partner:
-    """Partner number `index` of a simulation."""
-    # Only here: a deployed process must have no source of noise that repeats itself.
-    from simulation.seeded_streams import SeededStreams
-
-    table, shares = _shares_of(config_json)
-    share = shares[index]
-    assert config.run.dir is not None
-    assert config.run.cache_dir is not None
-    train, validation = split_rows(table.select(share.indices), config)
-    train = poisoned(train, share.name, [s.name for s in shares], config)
-    return Partner(
-        name=share.name,
-        train=train,
-        validation=validation,
-        directory=private_directory(Path(config.run.dir) / "partners" / share.name),
-        cache=private_directory(Path(config.run.cache_dir)),
-        # One run alone may use half of a lifetime's delta (client/lifetime.py).
-        policy=Policy.permissive(
-            max(config.privacy.epsilon, config.metrics_epsilon), 2 * config.privacy.delta
-        ),
-        seed=config.run.seed,
-        streams=SeededStreams(config.run.seed, share.name),
-    )
 
 
 def split_rows(rows: Table, config: Config) -> tuple[Table, Table]:
@@ -120,11 +75,6 @@ def check_rows(name: str, rows: float, config: Config) -> None:
             raise Refused(
                 Reason.TOO_FEW_ROWS, f"partner {name}: {error}", "privacy.delta"
             ) from error
-
-
-def in_simulation() -> bool:
-    """Whether this process was started by `fedaccord simulate`."""
-    return os.environ.get(SIMULATION_VARIABLE) == "1"
 
 
 def group_values(table: Table) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """One message at a deployed partner: Flower's ClientApp process, running our code and no other.
 
-What answers it is imported by the process of the message, whose fork server has it loaded: the one
-that watches for messages needs no torch.
+Only the process of a message imports what answers it, from a fork server that has it loaded.  The
+process that watches for messages needs no torch.
 """
 
 from __future__ import annotations
@@ -10,24 +10,21 @@ import logging
 import os
 import signal
 import time
-from pathlib import Path
 from threading import Timer
 from types import FrameType
 
 from flwr.app import Context, Message
-from flwr.supercore.superexec.executor import ExecutionSpec
-from flwr.supercore.tls import validate_and_resolve_root_certificates
-from flwr.supernode.runtime import run_clientapp as flower
 
 from common.bundle import check_bundle
 from common.errors import UserError
+from common.flower.clientapp import answer_message
+from common.flower.executor import ExecutionSpec
 from common.printable import short_entry
 from common.refusals import Reason, Refused
-from common.worker import substitute
 
 log = logging.getLogger("fedaccord")
 
-# What hangs outside Python is ended this long after its message has expired.
+# A process that hangs outside Python is ended this long after its message has expired.
 GRACE_SECONDS = 10.0
 
 
@@ -35,23 +32,11 @@ def run(spec: ExecutionSpec) -> None:
     """Fetch the message of this task, answer it, exit."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     log.setLevel(logging.INFO)
-    # The two places where Flower would unpack and import what the coordinator sent.
-    substitute(flower, "install_from_fab", _refuse_code)
-    substitute(flower, "get_load_client_app_fn", lambda **_: lambda *__: _answer)
-    flower.run_clientapp(
-        runtime_api_address=spec.runtime_api_address,
-        token=spec.token,
-        insecure=spec.insecure,
-        certificates=validate_and_resolve_root_certificates(
-            spec.root_certificates_path, spec.insecure
-        ),
-        parent_pid=spec.parent_pid,
-        runtime_dependency_install=False,
-    )
+    answer_message(spec, _refuse_code, _answer)
 
 
-def _refuse_code(content: bytes, **_: object) -> Path:
-    """Check the bundle instead of unpacking it.
+def _refuse_code(content: bytes) -> None:
+    """Accept only the bundle that holds no code.
 
     Raises UserError, whose text goes to the coordinator: one of the fixed list.
     """
@@ -61,7 +46,6 @@ def _refuse_code(content: bytes, **_: object) -> Path:
         log.error("%s", short_entry(str(error)))
         reason = error.reason if isinstance(error, Refused) else Reason.BUNDLE
         raise UserError(reason.sentence()) from None
-    return Path()
 
 
 def _answer(message: Message, context: Context) -> Message:

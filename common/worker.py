@@ -1,6 +1,6 @@
-"""Flower's SuperExec with one kind of task, forked from a process that has its imports done.
+"""Flower's SuperExec for one kind of task, forked from a process that has finished its imports.
 
-Flower starts a process per message.  A fresh interpreter would spend seconds on importing torch
+Flower starts one process per message.  A fresh interpreter would spend seconds on importing torch
 and transformers; here a fork server has imported them once, and a message costs a fork.  Tasks of
 any other kind (Flower knows agents, models and connectors too) are never accepted.
 """
@@ -8,18 +8,12 @@ any other kind (Flower knows agents, models and connectors too) are never accept
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
-from typing import Any
 
-from flwr.supercore.cli import flower_superexec
-from flwr.supercore.constant import TaskType
-from flwr.supercore.superexec import run_superexec as superexec
-from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
-from flwr.supercore.superexec.plugin import AutoExecPlugin
+from common.flower.executor import ExecutionSpec, LaunchResult, TaskType, serve_tasks
 
 Task = Callable[[ExecutionSpec], None]
 
@@ -32,14 +26,14 @@ class ForkingExecutor:
         self.task = task
         self.context: ForkServerContext = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(list(preload))
-        # Now, and not when the first message waits for it.
+        # Started now, not when the first message waits for it.
         forkserver.ensure_running()
         self.running: list[BaseProcess] = []
 
     def get_eligible_capacity(
         self, supported_task_types: set[TaskType], **_: object
     ) -> tuple[set[TaskType], set[str]]:
-        """This one kind, whenever it is asked for."""
+        """This one kind, at any time."""
         return supported_task_types & {self.kind}, set()
 
     def wait_for_capacity(self, *_: object, **__: object) -> None:
@@ -73,20 +67,11 @@ class ForkingExecutor:
 
 
 def run(kind: TaskType, task: Task, preload: Sequence[str], arguments: Sequence[str]) -> None:
-    """Serve tasks until told to end; `arguments` are those of `flower-superexec`."""
-    executor = ForkingExecutor(kind, task, preload)
-    AutoExecPlugin.supported_task_types = frozenset({kind})
-    substitute(superexec, "get_executor", lambda *_, **__: executor)
-    sys.argv = ["flower-superexec", *arguments]
-    flower_superexec()
+    """Serve tasks of one kind until the process is told to end.
 
-
-def substitute(module: Any, name: str, value: object) -> None:
-    """Put `value` in the place of `module.name`, which must be there.
-
-    Raises RuntimeError when another version of Flower has no such place: what was to be guarded
-    would then not be.
+    Args:
+        task: carries out one task, in a process of its own.
+        preload: modules that the fork server imports.
+        arguments: those of `flower-superexec`.
     """
-    if not hasattr(module, name):
-        raise RuntimeError(f"this version of Flower has no {module.__name__}.{name}")
-    setattr(module, name, value)
+    serve_tasks(kind, ForkingExecutor(kind, task, preload), arguments)

@@ -32,6 +32,8 @@ def flower_environment(directory: Path) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.5",
         "TOKENIZERS_PARALLELISM": "false",
         "MALLOC_ARENA_MAX": "2",
+        # `python -m` would import from the current folder first.
+        "PYTHONSAFEPATH": "1",
     }
 
 

@@ -130,11 +130,12 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
 
     from auditing.canaries import Trial, audit, made_up_texts
     from client.accounting import calibrate
-    from client.partner import simulated_shares, split_rows
+    from client.partner import split_rows
     from client.training import Privacy
     from common.device import pick_device, usable_cores
     from common.examples.prepare import prepare
     from common.models.build import build
+    from simulation.partner import simulated_shares
 
     assert config.run.cache_dir is not None
     torch.set_num_threads(usable_cores())

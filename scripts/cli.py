@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import cast
 
-from common.errors import UserError
-from common.printable import printable
 from scripts import arguments as run
 from scripts import arguments_deployment as deployment
 from scripts import arguments_model as model
+from scripts.shadowing import shadowed
 
 # In the order of `fedaccord --help`.
 ADD = (
@@ -56,6 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; 2 when the user can correct the error.
     """
+    if problem := shadowed():
+        print(f"fedaccord: {problem}", file=sys.stderr)
+        return 2
+    # Only now is it certain that these packages are ours.
+    from common.errors import UserError
+    from common.printable import printable
+
     arguments = create_parser().parse_args(argv)
     try:
         # Imported only when needed: `fedaccord --help` must answer at once.

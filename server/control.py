@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,24 +12,21 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto.control_pb2 import (
-    ListNodesRequest,
-    ListRunsRequest,
-    RegisterNodeRequest,
-    StartRunRequest,
-    StopRunRequest,
-    UnregisterNodeRequest,
-)
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.fab import Fab
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from common.bundle import CONFIG_KEY, build_bundle
 from common.errors import UserError
+from common.flower.control import (
+    ControlHttpClient,
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+    control_client,
+    public_key_to_bytes,
+    start_request,
+)
 
-CLIENT = "flwr CLI"
 # How many runs are looked through for such as never ended.
 LOOKED_BACK = 1000
 
@@ -96,13 +92,7 @@ class Control:
 
     def submit(self, config: str) -> int:
         """Start a run with the resolved configuration; returns its number at the SuperLink."""
-        content = build_bundle()
-        answer = self.client.StartRun(
-            StartRunRequest(
-                fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
-                override_config=user_config_to_proto({CONFIG_KEY: config}),
-            )
-        )
+        answer = self.client.StartRun(start_request(build_bundle(), {CONFIG_KEY: config}))
         if not answer.run_id:
             raise UserError("the server did not start the run; see its log")
         return int(answer.run_id)
@@ -144,12 +134,7 @@ def connect(port: int, authority: Path) -> Iterator[Control]:
 
     Raises UserError when none answers.
     """
-    client = ControlHttpClient.from_server_address(
-        f"127.0.0.1:{port}",
-        insecure=False,
-        root_certificates=authority.read_bytes(),
-        interceptors=[RuntimeVersionHttpInterceptor(component_name=CLIENT)],
-    )
+    client = control_client(f"127.0.0.1:{port}", authority.read_bytes())
     try:
         yield Control(client)
     except httpx.TransportError as error:

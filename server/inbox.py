@@ -19,27 +19,25 @@ from itertools import islice
 from threading import Lock
 from typing import Any, cast
 
-from flwr.app import Array, Error, Message, Metadata, RecordDict
-from flwr.app.message import make_message
-from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE, ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
-from flwr.supercore.date import now
-from flwr.supercore.inflatable.inflatable_object import (
+from flwr.app import Array, Message, RecordDict
+
+from common.flower.transport import (
+    CHUNK_BYTES,
+    ConfirmMessageReceivedRequest,
+    HttpGrid,
+    ObjectPullError,
+    ObjectTree,
+    ObjectUnavailableError,
+    PullAppMessagesRequest,
+    error_reply,
     get_object_body,
     get_object_head_values_from_object_content,
-    iterate_object_tree,
-)
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
     inflate_object_from_contents,
+    iterate_object_tree,
+    make_pull_object_fn_protobuf,
     pull_objects,
+    set_question,
 )
-from flwr.superlink.grid import HttpGrid
-
 from common.messages import MessageError, array_bytes, array_count
 
 # A reply has the size of the question and a report; whoever sends more than twice that and this is
@@ -68,7 +66,7 @@ class Limits:
             if question.has_content():
                 size = max(size, array_bytes(question.content))
                 tensors = max(tensors, array_count(question.content))
-        chunks = 2 * size // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+        chunks = 2 * size // CHUNK_BYTES
         return cls(REPORT_BYTES + 2 * size, REPORT_OBJECTS + 4 * tensors + chunks)
 
     def too_large(self) -> MessageError:
@@ -182,7 +180,7 @@ class Inbox(HttpGrid):
             )
         )
         # What the sender wrote there may name another partner's question.
-        message.metadata.__dict__["_reply_to_message_id"] = question
+        set_question(message, question)
         return message
 
     def _fetch(self, arriving: Arriving) -> None:
@@ -204,18 +202,7 @@ class Inbox(HttpGrid):
             pull_objects(missing, once, max_tries_per_object=1)
 
     def _unusable(self, question: str, reason: str) -> Message:
-        metadata = Metadata(
-            run_id=self.run.run_id,
-            message_id="",
-            src_node_id=self.node.node_id,
-            dst_node_id=self.node.node_id,
-            reply_to_message_id=question,
-            group_id="",
-            created_at=now().timestamp(),
-            ttl=0,
-            message_type=SYSTEM_MESSAGE_TYPE,
-        )
-        return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, reason))
+        return error_reply(self.run.run_id, self.node.node_id, question, reason)
 
 
 def unpacked(identity: str, contents: dict[str, bytes], limit: int) -> Message:

@@ -81,6 +81,7 @@ class Server:
     observers: Sequence[Observer]
     stop: Event
     simulated: bool
+    client_level_stream: Callable[[int], Stream] = field(default=lambda _: SystemStream())
     network: Network = field(init=False)
     pipeline: Pipeline = field(init=False)
     layout: Layout = field(init=False)
@@ -362,7 +363,7 @@ class Server:
                 torch_generator(self.config.run.seed, "strategy", number),
                 (lambda update: self._validation_loss(params + update)) if self.test else None,
                 reference=reference,
-                noise=self._client_level_noise(number),
+                noise=self.client_level_stream(number),
             )
         except TooFewUpdates as error:
             log.warning("round %d merges nothing: %s", number, error)
@@ -450,15 +451,6 @@ class Server:
         if self.evaluated is None or not same(self.evaluated[0], parameters):
             self.evaluated = parameters, self.test.evaluate(self.network, parameters)
         return self.evaluated[1]
-
-    def _client_level_noise(self, number: int) -> Stream:
-        """Secret, but in a simulation, which repeats itself."""
-        if not self.simulated:
-            return SystemStream()
-        # Only here: a deployed server must have no source of noise that repeats itself.
-        from simulation.seeded_streams import SeededStream
-
-        return SeededStream(self.config.run.seed, "client-level", number)
 
     def _average(self, state: dict[str, Tensor], params: Tensor, number: int) -> dict[str, Tensor]:
         """The running sum of the last global models (Polyak averaging)."""

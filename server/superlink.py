@@ -12,7 +12,6 @@ message itself names.  Here a request has a largest size, and a partner speaks f
 from __future__ import annotations
 
 import asyncio
-import importlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -20,10 +19,8 @@ from typing import Any
 
 import uvicorn
 from fastapi import HTTPException
-from flwr.superlink.main import create_app
-from flwr.superlink.servicer.fleet import fleet_handlers
 
-from common.worker import substitute
+from common.flower.superlink import superlink
 
 FLEET = "/v1/fleet/"
 # A partner's key must be registered by the coordinator; asking to be registered is not served.
@@ -58,7 +55,7 @@ class FleetOnly:
         await self.application(scope, self._counted(receive), send)
 
     def _counted(self, receive: Receive) -> Receive:
-        """`receive` for a request that may not have said how long it is."""
+        """`receive` for a request whose stated length may be missing or wrong."""
         taken = 0
 
         async def counted() -> Event:
@@ -78,7 +75,7 @@ async def _refuse(send: Send, status: int) -> None:
 
 
 def of_itself(push: Callable[..., Any]) -> Callable[..., Any]:
-    """Flower's handler of pushed messages, for replies that their sender signs for."""
+    """Flower's handler of pushed messages, restricted to the sender's own replies."""
 
     def checked(request: Any, state: Any) -> Any:
         for message in request.messages_list:
@@ -115,13 +112,13 @@ async def _serve(private: uvicorn.Server, public: uvicorn.Server) -> None:
 
 
 def main(host: str, port: int, arguments: list[str]) -> None:
-    """Serve until told to end; `arguments` are those of `flower-superlink` for the inner door."""
-    sys.argv = ["flower-superlink", *arguments]
-    # The package hides its module of the same name behind a function.
-    flower: Any = importlib.import_module("flwr.superlink.cli.flower_superlink")
-    config = flower._parse_superlink_lifespan_config()
-    application = create_app(config, flower.SuperLinkLifespan)
-    substitute(fleet_handlers, "push_messages", of_itself(fleet_handlers.push_messages))
+    """Serve both doors until the process is told to end.
+
+    Args:
+        host, port: the outer door, for partners.
+        arguments: those of `flower-superlink`, for the inner door.
+    """
+    config, application = superlink(arguments, of_itself)
     shared: dict[str, Any] = {
         "ssl_keyfile": config.ssl_keyfile,
         "ssl_certfile": config.ssl_certfile,

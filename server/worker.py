@@ -1,12 +1,11 @@
-"""`python -m server.worker`: the coordinator's process that forks one process a run."""
+"""`python -m server.worker`: the coordinator's process that forks one process per run."""
 
 from __future__ import annotations
 
 import sys
 
-from flwr.supercore.constant import TaskType
-
 from common import worker
+from common.flower.executor import TaskType
 from server import task
 
 PRELOADED = ["server.app", "server.inbox", "server.observers.relay", "server.task"]

@@ -19,6 +19,8 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     # Otherwise glibc keeps freed tensors in per-thread arenas; workers read it when they start.
     "MALLOC_ARENA_MAX": "2",
+    # Processes that are started from here import nothing from the current folder.
+    "PYTHONSAFEPATH": "1",
 }
 
 
@@ -51,8 +53,9 @@ def complete(config: Config) -> Config:
     Raises:
         UserError: A setting does not fit the data; the message names key or partner.
     """
-    from client.partner import check_rows, simulated_shares, split_rows
+    from client.partner import check_rows, split_rows
     from common.data.load import resolve_labels
+    from simulation.partner import simulated_shares
     from simulation.run import with_workers
 
     check(config)

@@ -1,17 +1,14 @@
-"""Flower's simulation runtime, in this process, with the apps that are installed.
+"""A simulation: Flower's simulation runtime in this process, with the apps that are installed.
 
-`flwr run` starts the same runtime through a background SuperLink that stays behind and a new
-process per run.  Running it here makes Ctrl-C clean, progress live and the next trial of a sweep
-start at once; the apps, the messages and the configuration are the same in both.
+`flwr run` would start the same runtime in a new process, through a background SuperLink that stays
+behind.  Running it here makes Ctrl-C clean, progress live and the next trial of a sweep start at
+once.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,32 +19,18 @@ from typing import Any
 from common.config import Config, to_json
 from common.errors import UserError
 from common.printable import PrintableFormatter
+from common.randomness import Stream
 from server.observers import Observer
 from server.sampling import sample_size
+from simulation.seeded_streams import SeededStream
 
-BUNDLE = """\
-[project]
-name = "fedaccord-simulation"
-version = "1.0.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedaccord"
-
-[tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
-
-[tool.flwr.app.config]
-config = ""
-"""
 GRACE_SECONDS = 15.0
 # Messages hold trainable parameters only; Ray's own default takes a third of the memory.
 OBJECT_STORE_BYTES = 512 * 1024 * 1024
 
 
 def backend_settings(config: Config) -> Any:
-    """What Flower's Ray backend is told: all of it, so that Flower adds nothing."""
+    """All settings of Flower's Ray backend, so that Flower adds none of its own."""
     return {
         "actor": {"tensorflow": 0},
         "init_args": {
@@ -61,8 +44,7 @@ def backend_settings(config: Config) -> Any:
 
 
 def with_workers(config: Config, partners: int) -> Config:
-    """`config` for so many partners: with the workers, and their share of GPUs, that it leaves
-    open."""
+    """`config` for `partners`; workers and their share of the GPUs are set where it leaves them."""
     from common.device import gpu_share, usable_cores
 
     workers = config.run.workers or min(usable_cores(), partners)
@@ -72,16 +54,17 @@ def with_workers(config: Config, partners: int) -> Config:
 
 
 def start_workers(config: Config) -> None:
-    """Begin to start Ray and the workers that `simulate` will use, ahead of it."""
+    """Begin to start Ray and the workers that `simulate` will use, and return at once."""
     from simulation import workers as runtime
 
     runtime.start(backend_settings(config), config.run.workers)
 
 
 def await_workers(config: Config) -> None:
-    """Wait until the workers that `start_workers` has begun to start are there.
+    """Wait until the workers that `start_workers` has begun to start exist; they may still import.
 
-    They may still be importing.  Raises UserError when they cannot be had.
+    Raises:
+        UserError: they cannot be started.
     """
     from simulation import workers as runtime
 
@@ -95,7 +78,7 @@ def await_workers(config: Config) -> None:
 
 
 def end_workers() -> None:
-    """End the workers that an earlier run or `start_workers` has left."""
+    """End the workers of an earlier run or of `start_workers`."""
     from simulation import workers as runtime
 
     runtime.end()
@@ -107,38 +90,29 @@ def simulate(
     stop: Event | None = None,
     keep_workers: bool = False,
 ) -> bool:
-    """Run one simulation to its end; True when it finished, False when it was stopped.
+    """Run one simulation to its end.
 
-    Ctrl-C stops it, and so does whoever sets `stop`.  `config.run` must name its directory, cache,
-    workers and number of partners.  No Ray process is left behind, however it ends, unless
-    `keep_workers` leaves them to the next run (`end_workers` ends them).
+    Ctrl-C stops it, and so does setting `stop`.  No process of Ray is left behind, however it ends,
+    unless `keep_workers` leaves them to the next run (`end_workers` ends them).
 
-    Raises UserError when the run could not be carried out.
+    Args:
+        config: the run, with its directory, cache, workers and number of partners.
+        observers: they are called at every step of the run.
+        stop: ends the run early when it is set.
+        keep_workers: keep Ray and its workers for the next run in this process.
+
+    Returns:
+        True when the run finished, False when it was stopped.
+
+    Raises:
+        UserError: the run could not be carried out.
     """
-    from flwr.app import Context, RecordDict
-    from flwr.simulation.run_simulation import _run_simulation
-    from flwr.supercore.constant import NOOP_FEDERATION_ID
-    from flwr.supercore.run import Run
-    from flwr.supercore.task_identity import TaskIdentity
-    from flwr.supercore.telemetry import EventType
-
-    from server.app import make_app
+    from common.flower.simulation import run_simulation
     from server.exchange import Stopped
     from simulation import workers as runtime
 
     assert config.run.dir is not None
     _quiet_logs(Path(config.run.dir) / "flower.log")
-    run_config: dict[str, bool | float | int | str] = {"config": to_json(config)}
-    run = Run.create_empty(run_id=int.from_bytes(os.urandom(7), "big"))
-    run.primary_task_id = int.from_bytes(os.urandom(7), "big")
-    run.federation_id = NOOP_FEDERATION_ID
-    run.override_config = dict(run_config)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, run.run_id, 1
-    context = Context(
-        run_id=run.run_id, node_id=0, node_config={}, state=RecordDict(), run_config=run_config
-    )
-    bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
-    (bundle / "pyproject.toml").write_text(BUNDLE)
     stop = stop or Event()
     messages = sample_size(config.run.partners, config.run.fraction)
     try:
@@ -146,34 +120,35 @@ def simulate(
             runtime.backend(config.run.workers, messages, keep_workers),
             _interrupt_sets(stop, runtime.end),
         ):
-            _run_simulation(
-                num_supernodes=config.run.partners,
-                exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
-                client_app_attr="client.app:app",
-                server_app=make_app(observers, stop, simulated=True),
-                backend_name="ray",
-                backend_config=backend_settings(config),
-                server_app_context=context,
-                app_dir=str(bundle),
-                is_app=True,
-                run=run,
+            run_simulation(
+                _server_app(config, observers, stop),
+                runtime.load_app(),
+                config.run.partners,
+                {"config": to_json(config)},
+                backend_settings(config),
             )
     except Stopped:
         return False
-    except UserError:
+    except (UserError, RuntimeError) as error:
         # A round that ended badly while it was being stopped.
         if stop.is_set():
             return False
-        raise
-    except RuntimeError as error:
-        if stop.is_set():
-            return False
+        if isinstance(error, UserError):
+            raise
         raise UserError(
             f"the simulation runtime failed; see {config.run.dir}/flower.log"
         ) from error
-    finally:
-        shutil.rmtree(bundle, ignore_errors=True)
     return not stop.is_set()
+
+
+def _server_app(config: Config, observers: Sequence[Observer], stop: Event) -> Any:
+    """The coordinator's app with noise that the run's seed repeats."""
+    from server.app import make_app
+
+    def client_level_stream(number: int) -> Stream:
+        return SeededStream(config.run.seed, "client-level", number)
+
+    return make_app(observers, stop, simulated=True, client_level_stream=client_level_stream)
 
 
 @contextmanager
@@ -200,7 +175,7 @@ def _interrupt_sets(stop: Event, force: object) -> Iterator[None]:
 
 
 def _quiet_logs(path: Path) -> None:
-    """Flower's own log goes to a file; the terminal belongs to the progress display."""
+    """Write Flower's own log to a file: the terminal belongs to the progress display."""
     logger = logging.getLogger("flwr")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)

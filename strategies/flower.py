@@ -7,14 +7,13 @@ MetricRecord.  The adapter turns models into deltas and back; everything else is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from logging import ERROR, INFO, WARNING
+from logging import ERROR, INFO, WARNING, getLogger
 from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
-from flwr.supercore import log
 from torch import Tensor
 
 from common.errors import UserError
@@ -23,6 +22,8 @@ from strategies.records import Decision, missing, node_failure, refused
 from strategies.stage import State
 from strategies.updates import Cohort, Layout, Reply
 
+# Lines beside those of Flower's own strategies.
+log = getLogger("flwr").log
 METRICS = {"num-examples": "examples", "loss": "loss", "accuracy": "accuracy", "gap": "gap"}
 
 

@@ -31,7 +31,7 @@ def poisoned(rows: Table, name: str, everyone: Sequence[str], config: Config) ->
     Only for simulations: a deployed partner never reads `config.attack`.
     """
     settings: dict[str, Any] = dict(config.attack)
-    ours = str(settings.get("_target_")).startswith("client.")
+    ours = str(settings.get("_target_")).startswith("simulation.")
     if not ours or name not in malicious(config, everyone):
         return rows
     kept = {k: v for k, v in settings.items() if k not in ("partners", "count")}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -22,16 +21,18 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
-from client import handlers, session
+from client import deployed_session, handlers, session
 from client.deployed import PARTNER_VARIABLE
-from client.partner import SIMULATION_VARIABLE
-from client.session import Session
+from client.refusal import described
+from client.session import Opener, Session
 from common import messages
 from common.config import Config, from_json, to_json
 from common.data.schema import Block
 from common.messages import Refusal, Report, Request
 from common.models.build import build
 from common.models.network import Network
+from simulation.session import SIMULATION_VARIABLE
+from simulation.session import open_session as open_simulated
 
 LABELS = ("bad", "good")
 BASE = "tiny"
@@ -95,13 +96,17 @@ class Coordinator:
         message = Message(content, 1, kind)
         message.metadata.__dict__["_message_id"] = "m"
         context = self.context(config)
-        if self._opened is None:
-            content = session.answer(message, context, HANDLERS[kind]).content
-        else:
-            with patch.object(session, "open_session", return_value=self._opened):
-                content = session.answer(message, context, HANDLERS[kind]).content
+        explain = deployed_session.explain if self.deployed else described
+        opened = self._opened
+        opener = self.opener if opened is None else lambda _: opened
+        content = session.answer(message, context, HANDLERS[kind], opener, explain).content
         body = messages.unpack(content)
         return Reply(body, messages.arrays(content) if messages.ARRAYS in content else {})
+
+    @property
+    def opener(self) -> Opener:
+        """How this partner opens a session."""
+        return deployed_session.open_session if self.deployed else open_simulated
 
     def context(self, config: Config | None = None) -> Context:
         """What Flower hands to the partner beside a message."""
@@ -111,7 +116,7 @@ class Coordinator:
     def keep_open(self) -> Session:
         """Answer the next messages from one opened session: a deployed partner that opens its files
         anew for every message spends most of its time on that."""
-        self._opened = session.open_session(self.context())
+        self._opened = self.opener(self.context())
         return self._opened
 
     def rows(self, train: Sequence[Row], validation: Sequence[Row]) -> None:

@@ -18,6 +18,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from client import handlers, session
+from client.deployed_session import explain, open_session
 from common import messages
 from common.config import Config, from_json, from_mapping, to_json
 from common.config_file import read_config, write_config
@@ -64,7 +65,8 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ask:
     def answer(config: str) -> str:
         context = Context(1, 2, {}, RecordDict(), {"config": config})
         message = Message(messages.pack(messages.Request("r")), 2, messages.PREPARE)
-        body = messages.unpack(session.answer(message, context, handlers.prepare).content)
+        reply = session.answer(message, context, handlers.prepare, open_session, explain)
+        body = messages.unpack(reply.content)
         assert isinstance(body, messages.Refusal)
         assert body.partner == "?"
         return body.reason

@@ -12,9 +12,9 @@ import torch
 
 from bench import conflict, robustness
 from bench.robustness import Cell
-from client.partner import simulated_shares
 from common.data.load import resolve_labels
 from scripts.compose import compose_config
+from simulation.partner import simulated_shares
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from Crypto.Cipher import AES
@@ -77,13 +74,3 @@ def _geometric_gap(x: np.ndarray) -> np.ndarray:
     whole = np.floor(np.maximum(x, 0.0))
     below = 1 - 0.9**whole
     return np.where(x <= 0, 0.0, below + (x - whole) * 0.1 * 0.9**whole)
-
-
-@pytest.mark.parametrize("modules", ["client.app, client.worker, client.deployed", "server.app"])
-def test_a_deployed_process_has_no_source_that_repeats_itself(modules: str) -> None:
-    program = (
-        f"import sys, {modules}; "
-        "sys.exit(', '.join(m for m in sys.modules if 'seeded_streams' in m) or 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

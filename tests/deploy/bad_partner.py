@@ -22,7 +22,8 @@ from common import worker
 if TYPE_CHECKING:
     # As for the honest partner, the process that only watches shall not import torch.
     from flwr.app import Context, Message, RecordDict
-    from flwr.supercore.superexec.executor import ExecutionSpec
+
+    from common.flower.executor import ExecutionSpec
 
     Answer = Callable[[Message, Context], Message]
 
@@ -97,7 +98,7 @@ def hold(*_: object, **__: object) -> None:
 def answer(honest: Answer, message: Message, context: Context) -> Message:
     from flwr.app import Message as Reply
 
-    from client import handlers, session
+    from client import deployed_session, handlers
     from common import messages
     from common.messages import Prepared
 
@@ -112,7 +113,7 @@ def answer(honest: Answer, message: Message, context: Context) -> Message:
         kind = asked.get(int(message.metadata.group_id))
     filler = fill_disk() if kind == "full" else None
     if kind == "hang":
-        session.open_session = lambda _: time.sleep(3600)  # type: ignore[assignment]
+        deployed_session.open_partner = lambda *_: time.sleep(3600)  # type: ignore[assignment]
     if kind == "hold":
         handlers.train_locally = hold  # type: ignore[assignment]
     try:
@@ -138,6 +139,6 @@ if __name__ == "__main__":
         from deployment.partner_service import start
 
         sys.exit(start(load_partner_file(Path(sys.argv[1])), "tests.deploy.bad_partner"))
-    from flwr.supercore.constant import TaskType
+    from common.flower.executor import TaskType
 
     worker.run(TaskType.CLIENT_APP, run, ["client.app", "client.task"], sys.argv[1:])

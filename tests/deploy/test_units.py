@@ -24,6 +24,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import session, task
 from client.deployed import load_partner_file, localised, rows
+from client.deployed_session import explain, open_session
 from client.ledger import BudgetExceeded, LedgerError
 from common import messages
 from common.bundle import build_bundle, check_bundle
@@ -409,16 +410,17 @@ def test_paths_of_a_partner_stay_in_its_own_log(
     config = asked(base="embedded")
     context = Context(1, 1, {}, RecordDict(), {"config": to_json(config)})
 
-    def handler(error: Exception) -> Any:
+    def raising(error: Exception) -> Any:
         def handle(*_: object) -> Any:
             raise error
 
         return handle
 
-    def refusal(handle: Any) -> str:
+    def refusal(opener: Any = open_session) -> str:
         message = Message(messages.pack(messages.Request("r", 1)), 1, messages.TRAIN)
         message.metadata.__dict__["_message_id"] = "m"
-        body = messages.unpack(session.answer(message, context, handle).content)
+        handle = raising(AssertionError())
+        body = messages.unpack(session.answer(message, context, handle, opener, explain).content)
         assert isinstance(body, messages.Refusal)
         assert str(tmp_path) not in body.reason
         return body.reason
@@ -430,21 +432,18 @@ def test_paths_of_a_partner_stay_in_its_own_log(
         ({}, "its data cannot be used"),
     ):
         partner_file(made[1], tmp_path, **problem)
-        assert words in refusal(handler(AssertionError()))
+        assert words in refusal()
     assert str(tmp_path) in caplog.text
     (tmp_path / "FILL-IN.csv").write_text("text,label\n" + "so so,good\nno,bad\n" * 20)
     partner_file(made[1], tmp_path, models={"embedded": str(tmp_path / "nothing")})
-    assert "its model cannot be used" in refusal(handler(AssertionError()))
-    monkeypatch.setattr(session, "_open_deployed", lambda _: None)
-    monkeypatch.setattr(session, "open_session", handler(LedgerError(f"{path} is damaged")))
-    assert "its files cannot be used" in refusal(None)
+    assert "its model cannot be used" in refusal()
+    damaged = raising(LedgerError(f"{path} is damaged"))
+    assert "its files cannot be used" in refusal(damaged)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    monkeypatch.setattr(session, "open_session", handler(full))
-    assert "its files cannot be used" in refusal(None)
+    assert "its files cannot be used" in refusal(raising(full))
     assert "OSError (No space left on device)" in caplog.text
     # Neither its text nor its type or place: they can depend on a row.
-    monkeypatch.setattr(session, "open_session", handler(RuntimeError("a patient's name")))
-    assert refusal(None) == Reason.INTERNAL.sentence()
+    quoting = raising(RuntimeError("a patient's name"))
+    assert refusal(quoting) == Reason.INTERNAL.sentence()
     assert "patient" not in caplog.text
-    monkeypatch.setattr(session, "open_session", handler(BudgetExceeded("epsilon 3.2 of 8")))
-    assert refusal(None) == Reason.BUDGET.sentence()
+    assert refusal(raising(BudgetExceeded("epsilon 3.2 of 8"))) == Reason.BUDGET.sentence()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -277,6 +278,32 @@ def test_a_run_supplies_the_servers_own_update_and_the_partners_gaps(
     found = list((tmp_path / "run" / "partners").glob("*/personal/*/personal.json"))
     assert sorted(p.parents[2].name for p in found) == ["partner-1", "partner-2", "partner-3"]
     assert all(json.loads(p.read_text())["round"] == 3 for p in found)
+
+
+def test_nothing_of_the_current_folder_is_imported(
+    environment: dict[str, str], job: list[str], tmp_path: Path
+) -> None:
+    """Somebody's own project: modules of the names of ours, and of libraries that we use."""
+    project, marks = tmp_path / "project", tmp_path / "marks"
+    project.mkdir()
+    marks.mkdir()
+    ours = ("client", "common", "conf", "results", "server", "simulation", "strategies")
+    for name in (*ours, "flwr", "numpy", "ray", "torch"):
+        (project / f"{name}.py").write_text(f"open({str(marks / name)!r}, 'w')\n")
+    # As the installed command does, and unlike `python -m`, which searches the current folder.
+    command = [sys.executable, "-P", "-m", "scripts.cli", "simulate", *job]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [*command, "run.rounds=1", f"run.dir={tmp_path / 'run'}"],
+        cwd=project,
+        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert [path.name for path in marks.iterdir()] == []
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert rounds_done(tmp_path / "run") == 1
 
 
 def test_help_answers_within_a_second() -> None:

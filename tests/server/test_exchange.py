@@ -85,6 +85,20 @@ def test_refusals_do_not_make_a_quorum_but_the_wait_is_bounded() -> None:
     assert len(found.received) == 2
 
 
+def test_a_failed_nodes_traceback_is_one_line_without_colours() -> None:
+    """As Flower's simulation reports an exception of a Ray worker."""
+    reason = (
+        "<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'\x1b[36mray::ClientAppActor"
+        ".run()\x1b[39m (pid=4242, ip=172.17.0.2, actor_id=0c8a, repr=<actor>)\n"
+        '  File "/home/somebody/ray_actor.py", line 58, in run\n    raise ex\n\'>'
+    )
+    (answer,) = asked({1: Error(code=0, reason=reason)}, quorum=0.0).received
+    said = answer.body.reason
+    assert said.startswith("no answer: ")
+    assert "ray::ClientAppActor.run()" in said
+    assert not [x for x in ("\x1b", "[36m", "\n", "4242", "172.17", "somebody") if x in said]
+
+
 def test_an_error_and_a_foreign_reply_are_refusals_with_a_reason() -> None:
     found = asked({1: Error(code=0, reason="boom\nsecret"), 2: RecordDict()}, 1.0)
     reasons = {a.partner: a.body.reason for a in found.received}

@@ -78,7 +78,7 @@ def test_an_attack_on_updates_leaves_rows_alone(rows: Table) -> None:
 
 
 def test_only_the_named_package_is_instantiated(rows: Table) -> None:
-    config = Config(attack={"_target_": "client.policy.Policy", "count": 1})
+    config = Config(attack={"_target_": "simulation.shares.PartnerShare", "count": 1})
     with pytest.raises(UserError, match=r"attack\._target_"):
         poisoned(rows, "a", ["a", "b"], config)
 
