@@ -161,8 +161,8 @@ def complete(config: Config) -> Config:
 def submit(own: Coordinator, overrides: Sequence[str]) -> int:
     """Start a run, show its progress, return when it ends; Ctrl-C leaves it running."""
     from scripts.progress import Terminal
+    from server.callbacks.relay import PROGRESS, Reader
     from server.control import connect
-    from server.observers.relay import PROGRESS, Reader
 
     config = configure(overrides)
     assert config.run.dir is not None

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from results.history import RoundRecord
 from scripts.console import PlainConsole
-from server.observers import Silent
+from server.callbacks import Callback
 
 
 def percent(value: float | None) -> str:
@@ -23,7 +23,7 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-class Terminal(Silent):
+class Terminal(Callback):
     """A bar for the partners of the round in progress, a line for every round done, a table."""
 
     def __init__(self, console: PlainConsole, private: bool) -> None:
@@ -73,10 +73,10 @@ class Terminal(Silent):
         found = "".join(
             f"  {words} {shown(value)}"
             for words, value, shown in (
-                ("entity F1", record.entity_f1, percent),
-                ("micro F1", record.micro_f1, percent),
-                ("mean absolute error", record.mae, number),
-                ("perplexity", record.perplexity, number),
+                ("entity F1", record.figures.get("entity_f1"), percent),
+                ("micro F1", record.figures.get("micro_f1"), percent),
+                ("mean absolute error", record.figures.get("mae"), number),
+                ("perplexity", record.figures.get("perplexity"), number),
             )
             if value is not None
         )

@@ -20,7 +20,7 @@ from common.errors import described
 from scripts.compose import resolved
 from scripts.console import PlainConsole
 from scripts.simulate import ENVIRONMENT, claim, complete, settle
-from server.observers import Observer
+from server.callbacks import Callback
 from sweeps.objectives import measures
 from sweeps.pruning import Pruner, pruner_of
 from sweeps.records import State, Trial, read_results, read_sweep, tell
@@ -111,7 +111,7 @@ def _run(sweep: Path, config: Config, begun: Trial, console: PlainConsole) -> Tr
     return replace(begun, state="finished")
 
 
-def _told(pruner: Pruner | None) -> Sequence[Observer]:
+def _told(pruner: Pruner | None) -> Sequence[Callback]:
     return [] if pruner is None else [pruner]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -10,27 +10,35 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from common.config import from_json, validate
-from server.observers import Observer
-from server.observers.tensorboard import TensorBoard
-from server.observers.tracker import Tracker
-from server.rounds import Server
+from common.randomness import Stream
+from server.build import build_server
+from server.callbacks import Callback
+from server.callbacks.tensorboard import TensorBoard
+from server.callbacks.tracker import Tracker
+from server.rounds import system_stream
 
 
 def make_app(
-    observers: Sequence[Observer] = (), stop: Event | None = None, simulated: bool = False
+    callbacks: Sequence[Callback] = (),
+    stop: Event | None = None,
+    simulated: bool = False,
+    client_level_stream: Callable[[int], Stream] = system_stream,
 ) -> ServerApp:
-    """A ServerApp that tells `observers` what happens and ends early when `stop` is set."""
+    """A ServerApp that tells `callbacks` what happens and ends early when `stop` is set.
+
+    The noise of client-level privacy in round n comes from `client_level_stream(n)`.
+    """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         config = validate(from_json(str(context.run_config["config"])))
-        everyone = list(observers)
+        everyone = list(callbacks)
         if config.tracking.tensorboard:
             everyone.append(TensorBoard(Path(str(config.run.dir)) / "tensorboard"))
         if config.tracking.service != "none":
             everyone.append(Tracker(config))
-        Server(config, grid, everyone, stop or Event(), simulated).run()
+        build_server(config, grid, everyone, stop or Event(), simulated, client_level_stream).run()
 
     return app
 

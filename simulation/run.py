@@ -22,7 +22,7 @@ from typing import Any
 from common.config import Config, to_json
 from common.errors import UserError
 from common.printable import PrintableFormatter
-from server.observers import Observer
+from server.callbacks import Callback
 from server.sampling import sample_size
 
 BUNDLE = """\
@@ -103,7 +103,7 @@ def end_workers() -> None:
 
 def simulate(
     config: Config,
-    observers: Sequence[Observer],
+    callbacks: Sequence[Callback],
     stop: Event | None = None,
     keep_workers: bool = False,
 ) -> bool:
@@ -125,6 +125,7 @@ def simulate(
     from server.app import make_app
     from server.exchange import Stopped
     from simulation import workers as runtime
+    from simulation.seeded_streams import SeededStream
 
     assert config.run.dir is not None
     _quiet_logs(Path(config.run.dir) / "flower.log")
@@ -150,7 +151,14 @@ def simulate(
                 num_supernodes=config.run.partners,
                 exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
                 client_app_attr="client.app:app",
-                server_app=make_app(observers, stop, simulated=True),
+                server_app=make_app(
+                    callbacks,
+                    stop,
+                    simulated=True,
+                    client_level_stream=lambda number: SeededStream(
+                        config.run.seed, "client-level", number
+                    ),
+                ),
                 backend_name="ray",
                 backend_config=backend_settings(config),
                 server_app_context=context,

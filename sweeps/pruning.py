@@ -8,13 +8,13 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from results.history import RoundRecord
-from server.observers import Silent
+from server.callbacks import Callback
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-class Pruner(Silent):
+class Pruner(Callback):
     """Tells the study every round's held-out accuracy and sets `stop` when the study gives up.
 
     The study knows the directions: its one objective is to be maximised where this is used.

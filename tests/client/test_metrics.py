@@ -33,7 +33,7 @@ from common.messages import Request
 from common.metrics import accuracy, accuracy_error, rates, rates_error
 from common.model import build
 from common.prefix import prepare
-from results.history import loss_error
+from results.partners import loss_error
 from simulation.seeded_streams import SeededStream
 
 VALUES = {"ward": ["a", "b"], "sex": ["f", "m"]}

@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.messages import Prepared, Refusal, Request
-from server.exchange import Stopped, ask
+from server.exchange import Question, Stopped, ask
 
 READY = Prepared("x", "f", "v", 1.0, 0.0)
 
@@ -59,11 +59,7 @@ def asked(script: dict[int, object], quorum: float, deadline: float = 0.3) -> An
     return ask(
         ScriptedGrid(script),  # type: ignore[arg-type]
         nodes,
-        messages.TRAIN,
-        "1",
-        messages.pack(Request("run", 1)),
-        deadline,
-        quorum,
+        Question(messages.TRAIN, "1", messages.pack(Request("run", 1)), deadline, quorum),
         Event(),
     )
 
@@ -99,10 +95,6 @@ def test_stop_ends_the_wait() -> None:
         ask(
             ScriptedGrid({1: None}),  # type: ignore[arg-type]
             {"p1": 1},
-            messages.TRAIN,
-            "1",
-            messages.pack(Request("run", 1)),
-            60.0,
-            1.0,
+            Question(messages.TRAIN, "1", messages.pack(Request("run", 1)), 60.0, 1.0),
             stop,
         )
