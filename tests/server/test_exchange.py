@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from flwr.app import Error, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.messages import Prepared, Refusal, Request
@@ -40,13 +39,6 @@ class ScriptedGrid:
             elif body is not None:
                 replies.append(Message(messages.pack(body), reply_to=self.sent[identity]))
         return replies
-
-
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
 
 
 def test_a_strangers_words_are_one_short_printable_line() -> None:
