@@ -32,8 +32,8 @@ from typing import Any
 from common.config import Config
 from common.files import write_atomic
 from results.history import RoundRecord
+from server.callbacks import Callback
 from server.memory import IDLE_FACTOR, tree_mb
-from server.observers import Silent
 
 SIZES = ((100, 50), (1_000, 100), (10_000, 100))
 MODELS = ("tiny", "minilm")
@@ -75,7 +75,7 @@ def write_tiny_model(folder: Path) -> None:
     BertForSequenceClassification(shape).save_pretrained(folder)
 
 
-class Watch(Silent):
+class Watch(Callback):
     """Wall time of every phase and the memory's peak in every round."""
 
     def __init__(self, directory: Path) -> None:

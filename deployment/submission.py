@@ -13,8 +13,8 @@ from common.data.schema import NAMED
 from common.errors import UserError
 from deployment.coordinator import Coordinator
 from results.run_directory import RESULTS, claim, refuse_finished
-from server.observers import Observer
-from server.observers.relay import PROGRESS, Reader
+from server.callbacks import Callback
+from server.callbacks.relay import PROGRESS, Reader
 
 if TYPE_CHECKING:
     from server.control import Control, RunState
@@ -78,14 +78,14 @@ def prepare(config: Config) -> Path:
 
 
 def run(
-    own: Coordinator, config: Config, observer: Observer, submitted: Callable[[int], None]
+    own: Coordinator, config: Config, callback: Callback, submitted: Callable[[int], None]
 ) -> None:
     """Submit a run to the server of this machine and follow it to its end.
 
     Args:
         own: The coordinator's settings.
         config: A configuration that `prepare` has accepted.
-        observer: Receives the run's events.
+        callback: Receives the run's events.
         submitted: Receives the run's number once the server has accepted it.
 
     Raises:
@@ -98,7 +98,7 @@ def run(
     with connect(own.settings.control_port, own.authority) as control:
         number = control.submit(to_json(config))
         submitted(number)
-        state = _follow(control, number, Reader(directory / PROGRESS, observer))
+        state = _follow(control, number, Reader(directory / PROGRESS, callback))
     try:
         text = (directory / RESULTS).read_text()
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def run(
         raise UserError(
             f"run {number}: ended early ({reason}); continue it with run.resume={directory}"
         ) from None
-    observer.finished(json.loads(text))
+    callback.finished(json.loads(text))
 
 
 def _follow(control: Control, number: int, reader: Reader) -> RunState:

@@ -8,10 +8,10 @@ from typing import Any
 from tqdm import tqdm
 
 from results.history import RoundRecord
-from server.observers import Silent
+from server.callbacks import Callback
 
 
-class Progress(Silent):
+class Progress(Callback):
     """One bar over all replies of a run, with the latest round's accuracy and ε.
 
     It is a bar of text: notebooks show it without further packages.

@@ -32,7 +32,8 @@ from results.audit import (
     rounds_of,
     settings_hash,
 )
-from results.history import Cost, History, results, results_text, rounds_csv
+from results.history import Cost, History, rounds_csv
+from results.schema import results, results_text
 from strategies.build import client_level_spent
 
 

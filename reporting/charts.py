@@ -124,6 +124,8 @@ class Series:
 
 
 HEIGHT = 260
+# A line of more points says more without marks; the table has every value.
+MOST_MARKS = 90
 
 
 def lines(
@@ -146,13 +148,6 @@ def lines(
     def y_of(y: float) -> float:
         return round(HEIGHT * (1 - up.at(y) / 100), 2)
 
-    levels, columns = (
-        ticks(*bounds),
-        [x for x in ticks(low_x, high_x, 9) if x_bounds or x == int(x)],
-    )
-    grid = [
-        element("line", x1="0%", x2="100%", y1=y_of(t), y2=y_of(t), class_="grid") for t in levels
-    ]
     shapes, marks = [], []
     for n, one in enumerate(series):
         tone = n % 5 + 1
@@ -171,9 +166,36 @@ def lines(
             for x, y in zip(xs, one.ys, strict=True)
             if y is not None
         ]
-    if len(marks) > 90:
-        # A line of very many points says more without marks; the table has every value.
+    if len(marks) > MOST_MARKS:
         marks = []
+    levels = [(y_of(t), show(t)) for t in ticks(*bounds)]
+    columns = [(x_of(x), f"{x:g}") for x in ticks(low_x, high_x, 9) if x_bounds or x == int(x)]
+    keys = [
+        (one.name, _key(n % 5 + 1, SHAPES[n % 4], one.joined, n % 2 == 1))
+        for n, one in enumerate(series)
+    ]
+    return join(legend(keys), _plot(shapes, marks, levels, columns, label, x_name))
+
+
+def _plot(
+    shapes: Sequence[Html],
+    marks: Sequence[Html],
+    levels: Sequence[tuple[float, str]],
+    columns: Sequence[tuple[float, str]],
+    label: str,
+    x_name: str,
+) -> Html:
+    """A coordinate system with its ticks and what is drawn in it.
+
+    Args:
+        shapes: lines and bands, whose width is stretched from 100 to that of the figure.
+        marks: drawn over them, not stretched.
+        levels: height in px and text of each horizontal grid line.
+        columns: place in percent and text of each tick below.
+        label: names the drawing for a screen reader.
+        x_name: what stands below the ticks.
+    """
+    grid = [element("line", x1="0%", x2="100%", y1=y, y2=y, class_="grid") for y, _ in levels]
     stretched = element(
         "svg",
         *shapes,
@@ -183,21 +205,16 @@ def lines(
         height=HEIGHT,
     )
     drawing = element("svg", *grid, stretched, *marks, role="img", aria_label=label)
-    left = [element("span", show(t), style=f"top:{y_of(t)}px") for t in levels]
-    below = [element("span", f"{t:g}", style=f"left:{x_of(t)}%") for t in columns]
+    left = [element("span", text, style=f"top:{y}px") for y, text in levels]
+    below = [element("span", text, style=f"left:{x}%") for x, text in columns]
     named = element("em", x_name) if x_name else None
-    plot = element(
+    return element(
         "div",
         element("div", *left, class_="left", aria_hidden="true"),
         drawing,
         element("div", *below, named, class_="below", aria_hidden="true"),
         class_="plot",
     )
-    keys = [
-        (one.name, _key(n % 5 + 1, SHAPES[n % 4], one.joined, n % 2 == 1))
-        for n, one in enumerate(series)
-    ]
-    return join(legend(keys), plot)
 
 
 def _runs(xs: Sequence[float], ys: Sequence[float | None]) -> list[list[tuple[float, float]]]:
@@ -346,56 +363,3 @@ def _drawn(point: Point, across: Scale, bar: bool) -> list[Html]:
 def key(name: str, tone: int, shape: Shape) -> tuple[str, Html]:
     """A line of a legend for marks."""
     return name, _key(tone, shape)
-
-
-@dataclass(frozen=True)
-class HeatCell:
-    """What happened: one letter (`sign`), one word (`kind`, a style of the page), a sentence."""
-
-    kind: str
-    sign: str
-    reason: str
-
-
-def heat_map(
-    columns: Sequence[str],
-    lines_: Sequence[tuple[str, Sequence[HeatCell]]],
-    identity: str,
-    label: str,
-) -> Html:
-    """A table of cells; one's reason shows on hover, on touch, and on focus (arrow keys walk)."""
-    told = f"{identity}-told"
-    head = [element("th", element("span", "partner", class_="soft"), scope="col")]
-    head += [element("th", name, scope="col") for name in columns]
-    body = []
-    for y, (name, cells) in enumerate(lines_):
-        drawn = [
-            element(
-                "td",
-                element(
-                    "span",
-                    cell.sign,
-                    class_=f"cell {cell.kind}",
-                    tabindex="0" if x == y == 0 else "-1",
-                    title=cell.reason,
-                    role="img",
-                ),
-            )
-            for x, cell in enumerate(cells)
-        ]
-        body.append(element("tr", element("th", name, scope="row", title=name), *drawn))
-    map_ = element(
-        "table",
-        element("thead", element("tr", *head)),
-        element("tbody", *body),
-        class_="heat",
-        data_told=told,
-        aria_label=label,
-    )
-    hint = (
-        "Point at a cell, or reach one with Tab and walk with the arrow keys: its reason is here."
-    )
-    return join(
-        element("div", map_, class_="scroll"),
-        element("p", hint, id=told, class_="told", aria_live="polite"),
-    )

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reporting.charts import HeatCell, figure, heat_map, legend, table
+from reporting.charts import figure, legend, table
+from reporting.heat_map import HeatCell, heat_map
 from reporting.page import Html, element, join
 
 # From the least serious to the most: where rounds are drawn together, the most serious shows.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from reporting.card import gap_names
 from reporting.charts import Point, Row, figure, room, rows, table
+from reporting.figures import gap_names
 from reporting.page import Html, element
 from reporting.source import Run
 from reporting.words import count, decimal, interval, known, percent, points

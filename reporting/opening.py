@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from common.config import Config
-from reporting.card import task_figures
+from reporting.figures import task_figures
 from reporting.page import Html, element, join
 from reporting.source import Run
 from reporting.words import count, interval, percent, points, power

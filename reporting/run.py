@@ -7,11 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common.figures import MACRO_F1
 from common.files import write_atomic
-from reporting.card import task_figures
 from reporting.charts import Point, Row, Series, figure, lines, room, rows, table
 from reporting.decisions import decisions_section
 from reporting.fairness import fairness_section
+from reporting.figures import task_figures
 from reporting.opening import opening
 from reporting.page import Html, document, element, join
 from reporting.source import Run, read_run
@@ -57,8 +58,8 @@ def _accuracy(run: Run) -> list[Html]:
     own = task_figures(run.config, final)
     facts = [
         ["accuracy", percent(final["accuracy"], final["accuracy_error"])],
-        *([["macro F1", percent(final["macro_f1"])]] if run.config.about.classes else []),
-        *([words, shown] for words, shown in own if words != "macro F1"),
+        *([[MACRO_F1.words, percent(final["macro_f1"])]] if run.config.about.classes else []),
+        *([words, shown] for words, shown in own if words != MACRO_F1.words),
         ["loss", decimal(final["loss"], final["loss_error"])],
         ["mean over partners", percent(spread["mean"], final["mean_partner_accuracy_error"])],
         ["standard deviation over partners", points(spread["std"])],
@@ -208,7 +209,35 @@ def _privacy(run: Run) -> list[Html]:
                 class_="notice",
             )
         ]
-    epsilon, cap, partners = final["epsilon"], run.epsilon_cap, final["partners"]
+    epsilon = final["epsilon"]
+    seeded = (
+        " In a simulation the noise is seeded so that it can be repeated; a deployment takes it "
+        "from each partner's operating system."
+        if run.simulated
+        else ""
+    )
+    return [
+        element(
+            "p",
+            f"Every partner trained under differential privacy for single texts: "
+            f"ε ≤ {epsilon['max']:.4f} at δ = {power(epsilon['delta'])}, from each one's ledger. "
+            "It bounds how much the presence of any one text can change what its partner sent, "
+            "for whoever sees all rounds, and so what the model can show of it.",
+        ),
+        element(
+            "p",
+            "The guarantee is per text, not per person: somebody with several texts is protected "
+            f"less.{seeded}",
+            class_="note",
+        ),
+        *_other_noise(run),
+        _spent_by_partner(run),
+    ]
+
+
+def _spent_by_partner(run: Run) -> Html:
+    """The epsilon of each partner against the run's limit."""
+    cap, partners = run.epsilon_cap, run.final["partners"]
     names, left = _worst_first(partners, "epsilon", largest=True)
     items = [
         Row(
@@ -232,41 +261,20 @@ def _privacy(run: Run) -> list[Html]:
         ],
         "ε by partner",
     )
-    seeded = (
-        " In a simulation the noise is seeded so that it can be repeated; a deployment takes it "
-        "from each partner's operating system."
-        if run.simulated
-        else ""
+    drawing = rows(
+        items,
+        (0.0, top),
+        "ε by partner",
+        show=lambda v: f"{v:g}",
+        limit=(cap, f"allowed: ε = {cap:g}"),
     )
-    return [
-        element(
-            "p",
-            f"Every partner trained under differential privacy for single texts: "
-            f"ε ≤ {epsilon['max']:.4f} at δ = {power(epsilon['delta'])}, from each one's ledger. "
-            "It bounds how much the presence of any one text can change what its partner sent, "
-            "for whoever sees all rounds, and so what the model can show of it.",
-        ),
-        element(
-            "p",
-            "The guarantee is per text, not per person: somebody with several texts is protected "
-            f"less.{seeded}",
-            class_="note",
-        ),
-        *_other_noise(run),
-        figure(
-            "ε spent by each partner",
-            f"What the ledger holds for this run, against the {cap:g} that the run allows."
-            + _left_out(left, "with no more spent"),
-            rows(
-                items,
-                (0.0, top),
-                "ε by partner",
-                show=lambda v: f"{v:g}",
-                limit=(cap, f"allowed: ε = {cap:g}"),
-            ),
-            alternative,
-        ),
-    ]
+    text = f"What the ledger holds for this run, against the {cap:g} that the run allows."
+    return figure(
+        "ε spent by each partner",
+        text + _left_out(left, "with no more spent"),
+        drawing,
+        alternative,
+    )
 
 
 def _other_noise(run: Run) -> list[Html]:

@@ -12,14 +12,14 @@ from common.figures import ACCURACY
 from common.tasks import TASKS
 from results.history import RoundRecord
 from scripts.console import PlainConsole
-from server.observers import Silent
+from server.callbacks import Callback
 
 # The figures beside the accuracy, one for each task that has one.
 HEADLINES = tuple(task.headline for task in TASKS.values() if task.headline is not None)
 percent = ACCURACY.show
 
 
-class Terminal(Silent):
+class Terminal(Callback):
     """Shows a bar for the current round, a line for each finished round, and the final table."""
 
     def __init__(self, console: PlainConsole, private: bool) -> None:
@@ -69,7 +69,7 @@ class Terminal(Silent):
         found = "".join(
             f"  {figure.words} {figure.show(value)}"
             for figure in HEADLINES
-            if (value := getattr(record, figure.name, None)) is not None
+            if (value := record.figures.get(figure.name)) is not None
         )
         self.console.print(
             f"round {record.round:>3}/{self.rounds}  accuracy {percent(record.accuracy)}{found}"

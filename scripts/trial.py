@@ -67,8 +67,8 @@ def _run(sweep: Path, config: Config, begun: Trial, console: PlainConsole) -> Tr
     config = trials.prepared(sweep, begun.number, config)
     terminal = Terminal(console, config.private) if _alone() else None
     with terminal or nullcontext():
-        observers = [] if terminal is None else [terminal]
-        return trials.run(sweep, config, begun, HydraConfig.get().sweeper, observers)
+        callbacks = [] if terminal is None else [terminal]
+        return trials.run(sweep, config, begun, HydraConfig.get().sweeper, callbacks)
 
 
 def _alone() -> bool:

@@ -2,8 +2,8 @@
 
 `round-000012/` holds `parameters.safetensors` (the global model's trainable tensors),
 `state.safetensors` (every stage's state, the running average and the public constants) and
-`run.json` (history and run id).  There is no generator state to keep: every random stream is keyed
-by seed and round.
+`run.json` (history and run id).  No generator state is kept: every random stream is keyed by seed
+and round.
 """
 
 from __future__ import annotations
@@ -23,10 +23,20 @@ from common.errors import UserError
 from common.files import atomic_directory
 from results.history import History
 
+# What the keys of a checkpoint's state begin with that belong to no stage of the aggregation.
+AVERAGE, CONSTANT = "average/", "constant/"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `round` rounds."""
+    """A run after `round` rounds.
+
+    Attributes:
+        parameters: the global model's trainable tensors by name.
+        state: what else the next round needs, as tensors by name.
+        stale_rounds: rounds since the best validation loss (`server.early_stopping`).
+        best_loss: that loss; None before the first round.
+    """
 
     round: int
     run_id: str
@@ -36,6 +46,23 @@ class Checkpoint:
     history: History
     stale_rounds: int = 0
     best_loss: float | None = None
+
+    @property
+    def stages(self) -> dict[str, Tensor]:
+        """The state of the stages of the aggregation."""
+        return {k: v for k, v in self.state.items() if not k.startswith((AVERAGE, CONSTANT))}
+
+    @property
+    def constants(self) -> dict[str, Tensor]:
+        """The model's public constants by name, as they were fitted when the run began."""
+        return {
+            k.removeprefix(CONSTANT): v for k, v in self.state.items() if k.startswith(CONSTANT)
+        }
+
+
+def as_state(constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Public constants under the keys that they have in a checkpoint's state."""
+    return {CONSTANT + name: value for name, value in constants.items()}
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -58,12 +85,13 @@ def save(directory: Path, checkpoint: Checkpoint, keep: int) -> Path:
             "history": checkpoint.history.to_json(),
         }
         (temporary / "run.json").write_text(json.dumps(body))
-    for old in _all(directory)[:-keep]:
+    for old in folders(directory)[:-keep]:
         shutil.rmtree(old)
     return path
 
 
-def _all(directory: Path) -> list[Path]:
+def folders(directory: Path) -> list[Path]:
+    """The folders of all checkpoints, the newest last."""
     return sorted(directory.glob("round-*"))
 
 
@@ -74,10 +102,10 @@ def latest(directory: Path) -> Checkpoint | None:
     """
     for left_over in directory.glob(".round-*"):
         shutil.rmtree(left_over)
-    found = _all(directory)
-    if not found:
+    saved = folders(directory)
+    if not saved:
         return None
-    path = found[-1]
+    path = saved[-1]
     try:
         body = json.loads((path / "run.json").read_text())
         return Checkpoint(
@@ -91,3 +119,17 @@ def latest(directory: Path) -> Checkpoint | None:
             f"{path}: not a readable checkpoint ({type(error).__name__}); "
             "remove this folder to continue from the one before"
         ) from error
+
+
+def resumable(directory: Path, config_hash: str) -> Checkpoint | None:
+    """The newest checkpoint of a run with this configuration, or None when there is none yet.
+
+    Raises UserError when it cannot be read or is another configuration's.
+    """
+    checkpoint = latest(directory)
+    if checkpoint is not None and checkpoint.config_hash != config_hash:
+        raise UserError(
+            f"{directory.parent}: holds the checkpoints of another configuration; choose another "
+            "run.dir, or continue that run with run.resume"
+        )
+    return checkpoint

@@ -25,10 +25,31 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One partner's reply: the parsed body (Refusal when the reply was an error) and its content.
+class Question:
+    """One message for several partners.
 
-    `content` is None for an error reply, and once the reply has been looked at.
+    Attributes:
+        kind: the message type, such as `train`.
+        group: which messages belong together, such as a round's number.
+        content: what every partner gets.
+        deadline_seconds: how long a partner has to reply.
+        quorum: the share of the partners, in [0, 1], that must have replied by then.
+    """
+
+    kind: str
+    group: str
+    content: RecordDict
+    deadline_seconds: float
+    quorum: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One partner's reply.
+
+    Attributes:
+        body: what the reply says; a Refusal when the reply was an error.
+        content: the whole reply; None for an error, and once `on_answer` has seen it.
     """
 
     partner: str
@@ -38,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Answers:
-    """Who answered, in order of arrival, and who did not before the round closed."""
+    """The answers in order of arrival, and the partners without one when the round closed."""
 
     received: list[Answer]
     missing: list[str]
@@ -47,32 +68,42 @@ class Answers:
 def ask(
     grid: Grid,
     nodes: Mapping[str, int],
-    kind: str,
-    group: str,
-    content: RecordDict,
-    deadline_seconds: float,
-    quorum: float,
+    question: Question,
     stop: Event,
     on_answer: Callable[[Answer], None] = lambda answer: None,
 ) -> Answers:
-    """Send `content` to every partner in `nodes` and collect the replies.
+    """Send a question to every partner in `nodes` and collect the replies.
 
-    Closes when all have replied, or at the deadline once a share `quorum` of them has (refusals do
-    not count), or at twice the deadline; a later reply expires with its message.  `on_answer` sees
-    each reply as it arrives, and is the only one to see its content, so that a round does not hold
-    every reply until its end.
+    Closes when all have replied, or at the deadline once the quorum has (refusals do not count), or
+    at twice the deadline; a later reply expires with its message.
 
-    Raises Stopped when `stop` is set while waiting.
+    Args:
+        grid: how messages travel.
+        nodes: the node of each partner, by the partner's name.
+        question: what to send, and how long to wait.
+        stop: ends the wait when it is set.
+        on_answer: sees each reply as it arrives, and alone sees its content, so that a round does
+            not hold every reply until its end.
+
+    Raises:
+        Stopped: `stop` was set.
     """
+    deadline_seconds = question.deadline_seconds
     began = time.monotonic()
     # Twice the deadline: with too few replies at the deadline the round waits for the quorum.
     out = {
-        name: Message(content, node, kind, group_id=group, ttl=2 * deadline_seconds)
+        name: Message(
+            question.content,
+            node,
+            question.kind,
+            group_id=question.group,
+            ttl=2 * deadline_seconds,
+        )
         for name, node in nodes.items()
     }
     ids = list(grid.push_messages(out.values()))
     waiting = dict(zip(ids, out, strict=True))
-    needed = math.ceil(quorum * len(nodes))
+    needed = math.ceil(question.quorum * len(nodes))
     received: list[Answer] = []
     usable = 0
     while waiting:
@@ -93,8 +124,8 @@ def ask(
         if late > deadline_seconds and (enough or late > 2 * deadline_seconds):
             break
         if waiting:
-            # Asking for many replies takes its time, which others in this process need.
-            # In a deployment a look also downloads, and what is there must not wait for long.
+            # Pulling many replies takes time that other threads of this process need; in a
+            # deployment a pull also downloads, and replies that are there must not wait for long.
             stop.wait(max(POLL_SECONDS, min(20 * pulled, LONGEST_PAUSE)))
     return Answers(received, list(waiting.values()))
 
@@ -110,7 +141,10 @@ def _read(name: str, reply: Message) -> Answer:
 
 
 def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event) -> Sequence[int]:
-    """Node ids once at least `count` are there, or whoever is there at the deadline."""
+    """The ids of the connected nodes, once there are `count` of them or at the deadline.
+
+    Raises Stopped when `stop` is set while waiting.
+    """
     began = time.monotonic()
     while True:
         found = sorted(grid.get_node_ids())
@@ -121,7 +155,9 @@ def wait_for_nodes(grid: Grid, count: int, deadline_seconds: float, stop: Event)
 
 
 def registered_names(grid: Grid) -> dict[int, str]:
-    """The name that each connected node's key was registered under, by node id; only where
-    Flower's deployment runtime is used."""
+    """The name under which each connected node's key was registered, by node id.
+
+    Empty where the grid is not that of Flower's deployment runtime.
+    """
     nodes: Iterable[Any] = getattr(grid, "get_nodes", list)()
     return {node.node_id: node.name for node in nodes if node.name}

@@ -2,7 +2,7 @@
 
 A partner may lie about its own rows, and nothing here can tell.  What is refused is what no honest
 partner of this run can report, so that a lie stays within the range of an honest report; what a
-report counts for beside the others is in `results.history.pool`.
+report counts for beside the others is in `results.partners.pooled`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common.messages import MessageError, Refusal, Report
 from common.metrics import gaps
 from common.tasks import LOSS_BOUND
 from results.fairness import by_column
-from results.history import partner_accuracy
+from results.partners import partner_accuracy
 from server.exchange import Answer
 
 # No partner holds more rows (or, where words are counted, words) than this.

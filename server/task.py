@@ -33,7 +33,7 @@ def _run(grid: Grid, context: Context) -> None:
     """Our own ServerApp, whose progress goes into the run's directory."""
     from common.config import from_json
     from server.app import make_app
-    from server.observers.relay import PROGRESS, Relay
+    from server.callbacks.relay import PROGRESS, Relay
 
     text = str(context.run_config[CONFIG_KEY])
     directory = from_json(text).run.dir

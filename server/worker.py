@@ -8,7 +8,7 @@ from common import worker
 from common.flower.executor import TaskType
 from server import task
 
-PRELOADED = ["server.app", "server.inbox", "server.observers.relay", "server.task"]
+PRELOADED = ["server.app", "server.inbox", "server.callbacks.relay", "server.task"]
 
 if __name__ == "__main__":
     worker.run(TaskType.SERVER_APP, task.run, PRELOADED, sys.argv[1:])

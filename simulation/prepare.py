@@ -34,7 +34,7 @@ def check(config: Config) -> None:
         UserError: A setting is wrong; the message names its key.
     """
     from common.data.schema import check_partition
-    from server.observers.tracker import check_tracking
+    from server.callbacks.tracker import check_tracking
     from strategies.attacks.simulate import build_attack
     from strategies.build import build
 

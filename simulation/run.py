@@ -20,7 +20,7 @@ from common.config import Config, to_json
 from common.errors import UserError
 from common.printable import PrintableFormatter
 from common.randomness import Stream
-from server.observers import Observer
+from server.callbacks import Callback
 from server.sampling import sample_size
 from simulation.seeded_streams import SeededStream
 
@@ -86,7 +86,7 @@ def end_workers() -> None:
 
 def simulate(
     config: Config,
-    observers: Sequence[Observer],
+    callbacks: Sequence[Callback],
     stop: Event | None = None,
     keep_workers: bool = False,
 ) -> bool:
@@ -97,7 +97,7 @@ def simulate(
 
     Args:
         config: the run, with its directory, cache, workers and number of partners.
-        observers: they are called at every step of the run.
+        callbacks: they act on the events of the run.
         stop: ends the run early when it is set.
         keep_workers: keep Ray and its workers for the next run in this process.
 
@@ -121,7 +121,7 @@ def simulate(
             _interrupt_sets(stop, runtime.end),
         ):
             run_simulation(
-                _server_app(config, observers, stop),
+                _server_app(config, callbacks, stop),
                 runtime.load_app(),
                 config.run.partners,
                 {"config": to_json(config)},
@@ -141,14 +141,14 @@ def simulate(
     return not stop.is_set()
 
 
-def _server_app(config: Config, observers: Sequence[Observer], stop: Event) -> Any:
+def _server_app(config: Config, callbacks: Sequence[Callback], stop: Event) -> Any:
     """The coordinator's app with noise that the run's seed repeats."""
     from server.app import make_app
 
     def client_level_stream(number: int) -> Stream:
         return SeededStream(config.run.seed, "client-level", number)
 
-    return make_app(observers, stop, simulated=True, client_level_stream=client_level_stream)
+    return make_app(callbacks, stop, simulated=True, client_level_stream=client_level_stream)
 
 
 @contextmanager

@@ -8,13 +8,13 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from results.history import RoundRecord
-from server.observers import Silent
+from server.callbacks import Callback
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
 
-class Pruner(Silent):
+class Pruner(Callback):
     """Reports each round's held-out accuracy to the study, and stops a trial that the study prunes.
 
     The study has one objective, accuracy, and maximises it.

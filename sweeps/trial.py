@@ -11,7 +11,7 @@ from typing import Any
 
 from common.config import Config
 from results.run_directory import RESULTS, claim, settle
-from server.observers import Observer
+from server.callbacks import Callback
 from simulation.prepare import complete
 from sweeps.objectives import measures
 from sweeps.pruning import pruner_of
@@ -69,7 +69,7 @@ def run(
     config: Config,
     begun: Trial,
     sweeper: Mapping[str, Any],
-    observers: Sequence[Observer],
+    callbacks: Sequence[Callback],
 ) -> Trial:
     """Run or continue a trial.
 
@@ -78,7 +78,7 @@ def run(
         config: The trial's whole configuration.
         begun: The trial in the state `running`.
         sweeper: Hydra's configuration of the sweeper.
-        observers: Receive the run's events.
+        callbacks: Receive the run's events.
 
     Returns:
         The ended trial; `begun` itself when it was stopped from outside.
@@ -94,7 +94,7 @@ def run(
         tell(sweep, begun)
         stop = Event()
         pruner = pruner_of(sweeper, sweep, begun.number, config.run.rounds, stop)
-        everyone = [*observers, *([] if pruner is None else [pruner])]
+        everyone = [*callbacks, *([] if pruner is None else [pruner])]
         finished = simulate(config, everyone, stop, keep_workers=True)
         if pruner is not None and pruner.pruned:
             return replace(begun, state="pruned", reason=pruner.reason)

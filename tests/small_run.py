@@ -13,7 +13,8 @@ from common.evaluation import Evaluation
 from common.files import append_lines, write_atomic
 from common.messages import Report
 from results.audit import Audit
-from results.history import History, RoundRecord, results, results_text, rounds_csv
+from results.history import History, RoundRecord, rounds_csv
+from results.schema import results, results_text
 from scripts.compose import save_config
 from server import checkpoint as checkpoints
 from server.checkpoint import Checkpoint

@@ -13,10 +13,10 @@ from typing import Any
 
 from bench.peers import job as jobs
 from results.history import RoundRecord
-from server.observers import Silent
+from server.callbacks import Callback
 
 
-class Progress(Silent):
+class Progress(Callback):
     """Writes down the rounds as they end, and what training took when all have."""
 
     def __init__(self, folder: Path) -> None:

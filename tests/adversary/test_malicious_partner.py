@@ -24,10 +24,13 @@ from common import messages
 from common.config import Config
 from common.messages import MessageError, Prepared, Refusal, Report
 from inspection.verify import verify
-from results.history import History, RoundRecord, pooled, results
+from results.history import History, RoundRecord
+from results.partners import pooled
+from results.schema import results
 from scripts.compose import save_config
 from scripts.configure import configure
 from scripts.progress import summary
+from server.build import build_server
 from server.exchange import Answer
 from server.reports import Expected, read_report, reply_metrics
 from server.rounds import Server
@@ -260,9 +263,9 @@ def run(base: Path, directory: Path, spoil: Spoil | None) -> tuple[dict[str, Any
     config = job(base, directory)
     save_config(config, directory / "config.yaml")
     federation = Federation(spoil=spoil)
-    server = Server(config, federation, [], Event(), simulated=False)  # type: ignore[arg-type]
-    federation.fingerprint = server.network.fingerprint
-    federation.trained = frozenset(server.network.trainable())
+    server = build_server(config, federation, [], Event(), simulated=False)  # type: ignore[arg-type]
+    federation.fingerprint = server.model.fingerprint
+    federation.trained = frozenset(server.model.read())
     return server.run(), server
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,8 @@ from common.config import Config
 from common.messages import Report
 from reporting.card import model_card
 from reporting.page import element
-from results.history import History, RoundRecord, results, rounds_csv
+from results.history import History, RoundRecord, rounds_csv
+from results.schema import results
 from scripts.console import PlainConsole
 from scripts.progress import Terminal, summary
 
@@ -96,5 +96,5 @@ def test_cells_of_rounds_csv_are_numbers(tmp_path: Path) -> None:
     """A spreadsheet takes a cell that begins with = or @ for a formula: no text is in the file."""
     history = History(rounds=[RoundRecord(1, accuracy=0.5, epsilon_max=1.5), RoundRecord(2)])
     names, *rows = csv.reader(io.StringIO(rounds_csv(history)))
-    assert names == list(asdict(RoundRecord(1)))
+    assert names == list(RoundRecord(1).row())
     assert all(cell == "" or float(cell) >= 0 for row in rows for cell in row)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from torch import nn
 
 from bench import federation
 from bench.peers import job as jobs
@@ -39,7 +40,8 @@ time.sleep(0.6)
 
 
 def make_job(base: Path, variant: str) -> Job:
-    rows = Rows(["a good film", "a bad film that is far too long to be kept"], [1, 0])
+    texts = ["a good film", "a fine plot", "a bad film that is far too long to be kept"]
+    rows = Rows(texts, [1, 1, 0])
     return Job(
         base=str(base),
         variant=variant,
@@ -54,6 +56,15 @@ def make_job(base: Path, variant: str) -> Job:
         delta=1e-5,
         seed=0,
     )
+
+
+def always_answer(model: nn.Module, label: int) -> None:
+    """Make every text's logits those of `label`."""
+    for name, parameter in model.named_parameters():
+        if "classifier" in name:
+            parameter.data.zero_()
+            if name.endswith("bias"):
+                parameter.data[label] = 1.0
 
 
 def test_a_job_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -78,8 +89,10 @@ def test_what_a_peer_trains_and_sends(tiny_bert: Path, variant: str) -> None:
     for name, weight in read_weights(model).items():
         assert bool((weight == weights[name] + 1.0).all()), name
     rows = tokenised(job.test, job)
-    assert rows.tensors[0].shape == (2, 6)
-    assert accuracy(model, rows) in (0.0, 0.5, 1.0)
+    assert rows.tensors[0].shape == (3, 6)
+    for label, share in ((0, 1 / 3), (1, 2 / 3)):
+        always_answer(model, label)
+        assert accuracy(model, rows) == pytest.approx(share)
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, left: Path, hangs_after: int = 0) -> None:

@@ -34,7 +34,7 @@ from common.messages import Request
 from common.metrics import accuracy, accuracy_error, rates, rates_error
 from common.models.build import build
 from common.tasks import LOSS_BOUND
-from results.history import loss_error
+from results.partners import loss_error
 from simulation.seeded_streams import SeededStream
 
 VALUES = {"ward": ["a", "b"], "sex": ["f", "m"]}

@@ -190,7 +190,7 @@ def test_a_resumed_server_takes_the_constants_of_the_checkpoint(
     shutil.rmtree(directory / "checkpoints" / "round-000003")
     (directory / "results.json").unlink()
     # Fitted anew they would differ.
-    monkeypatch.setattr("server.rounds.calibrate_head", lambda *_: None)
+    monkeypatch.setattr("server.build.calibrate_head", lambda *_: None)
     run(f"run.resume={directory}")
     wanted = final_parameters(finished)
     for name, tensor in final_parameters(directory).items():

@@ -12,7 +12,8 @@ import pytest
 from common.evaluation import Evaluation
 from common.messages import Report
 from reporting.source import Run, read_run
-from results.history import History, RoundRecord, results
+from results.history import History, RoundRecord
+from results.schema import results
 from strategies.records import OUTCOMES
 from tests.browser import Page, browser, chromium
 from tests.small_run import small_run
@@ -34,7 +35,17 @@ def large() -> Run:
     decisions = []
     for number in range(1, 91):
         history.rounds.append(
-            RoundRecord(number, 0.5 + number / 300, 0.6, 0.6, 0.4, 0.05, 0.6, number / 12, 300)
+            RoundRecord(
+                number,
+                accuracy=0.5 + number / 300,
+                loss=0.6,
+                mean_partner_accuracy=0.6,
+                worst_partner_accuracy=0.4,
+                partner_accuracy_std=0.05,
+                validation_loss=0.6,
+                epsilon_max=number / 12,
+                replies=300,
+            )
         )
         for name in names:
             outcome = str(random.choice(sorted(OUTCOMES))) if name > "clinic-280" else "merged"

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard
 
 from common.config import Config
 from reporting.card import model_card
-from results.history import History, RoundRecord, results
+from results.history import History, RoundRecord
+from results.schema import results
 from scripts.compose import compose_config
 from scripts.configure import configure
 from tests.small_run import PARTNERS, evaluation, report, small_run

@@ -18,7 +18,8 @@ from inspection.verify import verify
 from reporting.run import run_report, write_report
 from reporting.source import Run
 from reporting.words import count, decimal, duration, interval, memory, percent, points
-from results.history import History, RoundRecord, results
+from results.history import History, RoundRecord
+from results.schema import results
 from scripts import cli
 from sweeps.study_page import study_report
 from tests.browser import Page
@@ -332,6 +333,16 @@ def test_a_private_figure_has_its_standard_error_beside_it(small: Run) -> None:
 
 def small_history() -> History:
     history = History()
-    history.rounds.append(RoundRecord(1, None, None, 0.6, 0.5, 0.05, 0.6, 1.0, 2))
+    history.rounds.append(
+        RoundRecord(
+            1,
+            mean_partner_accuracy=0.6,
+            worst_partner_accuracy=0.5,
+            partner_accuracy_std=0.05,
+            validation_loss=0.6,
+            epsilon_max=1.0,
+            replies=2,
+        )
+    )
     history.weight_sums = {"north": 0.5, "south": 0.5}
     return history

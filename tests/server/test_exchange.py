@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 from flwr.app import Error, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.messages import Prepared, Refusal, Request
-from server.exchange import Stopped, ask
+from server.exchange import Question, Stopped, ask
 
 READY = Prepared("x", "f", "v", 1.0, 0.0)
 
@@ -42,13 +41,6 @@ class ScriptedGrid:
         return replies
 
 
-@pytest.fixture(autouse=True)
-def identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TaskIdentity, "_task_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_run_id", 1)
-    monkeypatch.setattr(TaskIdentity, "_node_id", 1)
-
-
 def test_a_strangers_words_are_one_short_printable_line() -> None:
     found = asked({1: Refusal("p1", "no\n2026 INFO all is well")}, quorum=0.0)
     assert found.received[0].body.reason == "no"
@@ -59,11 +51,7 @@ def asked(script: dict[int, object], quorum: float, deadline: float = 0.3) -> An
     return ask(
         ScriptedGrid(script),  # type: ignore[arg-type]
         nodes,
-        messages.TRAIN,
-        "1",
-        messages.pack(Request("run", 1)),
-        deadline,
-        quorum,
+        Question(messages.TRAIN, "1", messages.pack(Request("run", 1)), deadline, quorum),
         Event(),
     )
 
@@ -113,10 +101,6 @@ def test_stop_ends_the_wait() -> None:
         ask(
             ScriptedGrid({1: None}),  # type: ignore[arg-type]
             {"p1": 1},
-            messages.TRAIN,
-            "1",
-            messages.pack(Request("run", 1)),
-            60.0,
-            1.0,
+            Question(messages.TRAIN, "1", messages.pack(Request("run", 1)), 60.0, 1.0),
             stop,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from common.errors import UserError
 from common.messages import Report
-from results.history import Cost, History, RoundRecord, results, rounds_csv
+from results.history import Cost, History, RoundRecord, rounds_csv
+from results.schema import results
 from scripts.progress import summary
 from server import checkpoint as checkpoints
+from server.callbacks.tensorboard import TensorBoard
 from server.checkpoint import Checkpoint
-from server.observers.tensorboard import TensorBoard
 from server.reports import reply_metrics
 from server.sampling import sample
 
@@ -115,7 +116,7 @@ def test_tensorboard_gets_the_partner_columns_too(tmp_path: Path) -> None:
     rows[0].worst_partner_accuracy = 0.3
     board.round_ended(rows[1])
     rows[1].worst_partner_accuracy = 0.4
-    board.finished({"rounds": [asdict(row) for row in rows]})
+    board.finished({"rounds": [row.row() for row in rows]})
     events = EventAccumulator(str(tmp_path)).Reload()
     for name, wanted in (("worst_partner_accuracy", [0.3, 0.4]), ("accuracy", [0.5, 0.6])):
         assert [e.value for e in events.Scalars(name)] == pytest.approx(wanted)

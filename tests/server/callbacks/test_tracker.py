@@ -14,8 +14,8 @@ from common.config import TrackingConfig
 from common.errors import UserError
 from results.history import RoundRecord
 from scripts.compose import compose_config, load_config
-from server.observers import tracker
-from server.observers.tracker import Tracker, check_tracking, settings
+from server.callbacks import tracker
+from server.callbacks.tracker import Tracker, check_tracking, settings
 from tests.small_run import small_run
 
 
@@ -32,8 +32,7 @@ def drive(place: Path, service: str, cut: bool = False) -> dict[str, Any]:
             found = Tracker(config)
             found.started(["a", "b", "c"], 3, 2)
         late = {"worst_partner_accuracy": None, "partner_accuracy_std": None}
-        names = RoundRecord.__dataclass_fields__
-        found.round_ended(RoundRecord(**{k: v for k, v in {**row, **late}.items() if k in names}))
+        found.round_ended(RoundRecord.from_row({**row, **late}))
     found.finished(results)
     assert found.service is not None
     return results

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from results.history import RoundRecord
-from server.observers import Observer
+from server.callbacks.base import Callback
 
 PROGRESS = "progress.jsonl"
 
 
-class Relay:
+class Relay(Callback):
     """Writes every event of a run to a file; begins a new file."""
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +37,7 @@ class Relay:
 
     def round_ended(self, record: RoundRecord) -> None:
         """A round's checkpoint is on disk."""
-        self._write("round_ended", asdict(record))
+        self._write("round_ended", record.row())
 
     def finished(self, results: dict[str, Any]) -> None:
         """results.json is on disk; it is not repeated here."""
@@ -46,25 +45,23 @@ class Relay:
 
 
 class Reader:
-    """Tells an observer what a `Relay` has written since the last call."""
+    """Passes the events that a `Relay` has written on to a callback."""
 
-    def __init__(self, path: Path, observer: Observer) -> None:
+    def __init__(self, path: Path, callback: Callback) -> None:
         self.path = path
-        self.observer = observer
-        self.place = 0
+        self.callback = callback
+        self.offset = 0
 
     def read(self) -> None:
-        """Pass on what is new; `finished` is left to whoever can read the results."""
+        """Pass on the new events; `finished` is left to the caller, who can read the results."""
         if not self.path.exists():
             return
         with self.path.open(encoding="utf-8") as file:
-            file.seek(self.place)
+            file.seek(self.offset)
             while (line := file.readline()).endswith("\n"):
-                self.place = file.tell()
+                self.offset = file.tell()
                 event, *arguments = json.loads(line)
                 if event == "round_ended":
-                    known = {f.name for f in fields(RoundRecord)}
-                    values = {k: v for k, v in arguments[0].items() if k in known}
-                    arguments = [RoundRecord(**values)]
+                    arguments = [RoundRecord.from_row(arguments[0])]
                 if event != "finished":
-                    getattr(self.observer, event)(*arguments)
+                    getattr(self.callback, event)(*arguments)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from common.config import Config, TrackingConfig, config_hash
 from common.errors import UserError
 from results.history import RoundRecord
-from server.observers import Silent
+from server.callbacks.base import Callback
 
 log = logging.getLogger(__name__)
 FILES = ("config.yaml", "results.json", "rounds.csv", "report.html")
@@ -34,7 +34,7 @@ class Service(Protocol):
         """Final figures and files; nothing follows."""
 
 
-class Tracker(Silent):
+class Tracker(Callback):
     """Tells a service; one that fails is given up, and the run goes on.
 
     What partners measure of a round's model arrives with the next round, and is told then.
@@ -54,7 +54,7 @@ class Tracker(Silent):
     def round_ended(self, record: RoundRecord) -> None:
         """Tell what is known of this round, and what has become known of the one before."""
         for row in filter(None, (self.last, record)):
-            self._tell(asdict(row))
+            self._tell(row.row())
         self.last = record
 
     def finished(self, results: dict[str, Any]) -> None:
@@ -118,9 +118,9 @@ def check_tracking(tracking: TrackingConfig) -> None:
 
 def _service(config: Config, place: Path) -> Service:
     if config.tracking.service == "wandb":
-        from server.observers.wandb import Wandb
+        from server.callbacks.wandb import Wandb
 
         return Wandb(config.tracking, place)
-    from server.observers.mlflow import MLflow
+    from server.callbacks.mlflow import MLflow
 
     return MLflow(config.tracking, place)

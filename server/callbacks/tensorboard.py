@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from results.history import RoundRecord
-from server.observers import Silent
+from server.callbacks.base import Callback
 
 
-class TensorBoard(Silent):
+class TensorBoard(Callback):
     """Writes every number of a round under its name in rounds.csv.
 
     What partners measure of a round's model arrives with the next round, and is written then.
@@ -27,7 +26,7 @@ class TensorBoard(Silent):
         """Write what is known of this round, and what has become known of the one before."""
         self.open = [*self.open[-1:], record]
         for row in self.open:
-            self._write(asdict(row))
+            self._write(row.row())
         self.writer.flush()
 
     def finished(self, results: dict[str, Any]) -> None:

@@ -1,0 +1,71 @@
+"""A model that was damaged at the server, sent to real partners in this process, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from threading import Event
+
+import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from client import session, work
+from common import messages
+from common.config import Config, to_json
+from common.errors import UserError
+from scripts.simulate import ENVIRONMENT, complete, configure
+from server.build import build_server
+from tests.server.scripted import ScriptedGrid
+
+HANDLERS = {
+    messages.PREPARE: work.prepare,
+    messages.TRAIN: work.train,
+    messages.EVALUATE: work.evaluate,
+}
+
+
+class InProcess(ScriptedGrid):
+    """Partners that run the client's own code."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__({f"partner-{n}": work.train for n in range(1, 4)})  # type: ignore[dict-item]
+        self.settings = {"config": to_json(config)}
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self._reply(self.sent[identity]) for identity in message_ids]
+
+    def _reply(self, question: Message) -> Message:
+        node = question.metadata.dst_node_id
+        context = Context(1, node, {"partition-id": node - 1}, RecordDict(), dict(self.settings))
+        return session.answer(question, context, HANDLERS[question.metadata.message_type])
+
+
+@pytest.mark.parametrize("damage", [torch.nan, torch.inf, None])
+def test_partners_refuse_a_model_that_is_not_finite_and_the_run_ends(
+    job: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: float | None,
+) -> None:
+    for name, value in {**environment, **ENVIRONMENT}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    directory = tmp_path / "run"
+    directory.mkdir()
+    config = complete(configure([*job, "run.rounds=1", f"run.dir={directory}"]))
+    server = build_server(config, InProcess(config), [], Event(), simulated=True)
+    if damage is None:
+        assert server.run()["rounds"][0]["replies"] == 3
+        return
+    parameters = server.model.read()
+    name = next(iter(parameters))
+    parameters[name].view(-1)[-1] = damage
+    server.model.write(parameters)
+    with pytest.raises(UserError, match=r"round 1: 0 usable updates.*incoming model is not finite"):
+        server.run()
+    assert not (directory / "results.json").exists()
+    assert not (directory / "decisions.jsonl").exists()
