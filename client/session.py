@@ -51,7 +51,7 @@ Explain = Callable[[Exception], str]
 def placed(network: Network, config: Config) -> tuple[Network, Device]:
     """`network` on the device that `config` asks for, and that device."""
     device = pick_device(config.model.precision, config.model.compile)
-    for part in (network.embeddings, network.frozen, network.trained):
+    for part in (network.embeddings, network.shared, network.frozen, network.trained):
         part.to(device.device)
     return network, device
 

@@ -130,7 +130,8 @@ class Run:
         model, tokenizer = load_delivered(self.directory)
         task, settings = _PIPELINES[self.config.task]
         make: Any = pipeline
-        return make(task, model=model, tokenizer=tokenizer, device="cpu", **settings)
+        made: Pipeline = make(task, model=model, tokenizer=tokenizer, device="cpu", **settings)
+        return made
 
     @property
     def report(self) -> Path:
@@ -140,5 +141,5 @@ class Run:
     def __repr__(self) -> str:
         final = self.figures["final"]
         headline = TASKS[self.config.task].headline
-        name = "accuracy" if headline is None else headline[0]
+        name = "accuracy" if headline is None else headline.name
         return f"Run({str(self.directory)!r}, {name}={final[name]:.4g})"

@@ -143,7 +143,7 @@ def _canary_audit(config: Config, count: int, confidence: float, seed: int) -> C
     rows, _ = split_rows(table.select(shares[0].indices), config)
     network = build(config.model, tuple(config.data.labels), config.run.seed)
     device = pick_device(config.model.precision)
-    for part in (network.embeddings, network.frozen, network.trained):
+    for part in (network.embeddings, network.shared, network.frozen, network.trained):
         part.to(device.device)
     texts, labels = made_up_texts(network, config.model.max_length, count, seed)
     examples = prepare(

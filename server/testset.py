@@ -71,7 +71,7 @@ class TestSet:
         assert config.run.cache_dir is not None
         cache = Path(config.run.cache_dir)
         device = pick_device(config.model.precision, config.model.compile)
-        for part in (network.embeddings, network.frozen, network.trained):
+        for part in (network.embeddings, network.shared, network.frozen, network.trained):
             part.to(device.device)
 
         def examples(rows: Table) -> Examples:

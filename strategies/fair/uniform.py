@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -17,7 +17,7 @@ class Uniform(FairWeights):
     """Weights 1/n: nothing that a partner says about itself counts."""
 
     needs: ClassVar[tuple[str, ...]] = ()
-    cap: ClassVar[float] = 0.0
+    cap: float = field(default=0.0, init=False)
 
     def check(self, n: int) -> None:
         """Nothing can be wrong."""

@@ -22,6 +22,8 @@ from transformers import (
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
@@ -70,12 +72,15 @@ MODELS = {
     # Small: embeddings narrower than the layers, and a projection.  Base and large: as wide.
     "electra": lambda: ElectraModel(ElectraConfig(**BERT, embedding_size=16)),
     "wide-electra": lambda: ElectraModel(ElectraConfig(**BERT, embedding_size=32)),
+    "mpnet": lambda: MPNetModel(MPNetConfig(**BERT)),
     "albert": lambda: AlbertModel(AlbertConfig(**BERT, embedding_size=16)),
 }
 KINDS = ("lora", "attention_lora", "ia3", "bitfit", "last_k", "full")
 SUPPORTED = [name for name in MODELS if name != "albert"]
 # Every choice of trained parts in every architecture; one in those that share it.
-CHOICES = [(name, kind) for name in ("bert", "roberta", "distilbert", "electra") for kind in KINDS]
+CHOICES = [
+    (name, kind) for name in ("bert", "roberta", "distilbert", "electra", "mpnet") for kind in KINDS
+]
 CHOICES += [("xlm-roberta", "lora"), ("camembert", "lora"), ("wide-electra", "full")]
 
 

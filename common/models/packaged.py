@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from common.errors import UserError
 from common.files import built_once
@@ -150,7 +151,7 @@ def _extract(pieces: list[Path], folder: Path) -> None:
                         target.write(block)
 
 
-def _blocks(source: io.BufferedIOBase | zipfile.ZipExtFile) -> Iterator[bytes]:
+def _blocks(source: IO[bytes]) -> Iterator[bytes]:
     while block := source.read(1 << 20):
         yield block
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from common import packaged_models
 from common.errors import UserError
-from common.packaged_models import PACKAGED, Packaged, packaged_folder
+from common.models import packaged
+from common.models.packaged import PACKAGED, Packaged, packaged_folder
 
 WEIGHTS = bytes(range(256)) * 5000
 FILES = {
@@ -94,4 +94,4 @@ def test_a_missing_package_is_named_with_its_command(site: Path) -> None:
 
 def test_the_demo_model_has_the_pinned_weights() -> None:
     assert (packaged_folder("embedded") / "model.safetensors").is_file()
-    assert packaged_models.PACKAGED["embedded-mpnet"].weights.startswith("78c0197b6159d926")
+    assert packaged.PACKAGED["embedded-mpnet"].weights.startswith("78c0197b6159d926")
