@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from client.training import Privacy, train
-from common.config import ModelConfig, TrainConfig
+from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import pick_device, usable_cores
 from common.features import Examples, TokenExamples
 from common.files import write_atomic
@@ -66,6 +66,9 @@ def step_of(work: Work) -> Callable[[int], float]:
     torch.set_num_threads(work.threads)
     config = ModelConfig(
         base=work.base,
+        drop_layers=0,
+        head_scale=6.0,
+        lora=LoraConfig(r=8, alpha=16, targets=["query", "value", "dense"], factors="both"),
         trainable=work.trainable,
         layers=LAYERS[work.trainable],
         max_length=work.length,
