@@ -33,7 +33,7 @@ import numpy as np
 import torch
 
 from client.training import LocalTraining, Privacy, train
-from common.config import ModelConfig, TrainConfig
+from common.config import LoraConfig, ModelConfig, TrainConfig
 from common.device import pick_device, usable_cores
 from common.examples.batch import Examples
 from common.examples.frozen_layers import with_frozen_layers
@@ -67,6 +67,9 @@ def step_of(work: Work) -> Callable[[int], float]:
     torch.set_num_threads(work.threads)
     config = ModelConfig(
         base=work.base,
+        drop_layers=0,
+        head_scale=6.0,
+        lora=LoraConfig(r=8, alpha=16, targets=["query", "value", "dense"], factors="both"),
         trainable=work.trainable,
         layers=LAYERS[work.trainable],
         max_length=work.length,

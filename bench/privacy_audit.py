@@ -64,6 +64,8 @@ def small_network(folder: Path, width: int, labels: int) -> Network:
     BertForSequenceClassification(config).save_pretrained(folder)
     model = ModelConfig(
         base=str(folder),
+        drop_layers=0,
+        head_scale=6.0,
         layers=1,
         max_length=8,
         lora=LoraConfig(r=1, alpha=1, targets=["intermediate.dense"], factors="b"),

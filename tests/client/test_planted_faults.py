@@ -206,7 +206,6 @@ def test_partner_check_tries_the_installation(
         server="localhost:1",
         directory=tmp_path / "state",
         data=DataConfig(),
-        split_seed=0,
         models={"tiny": Model(str(tiny_bert))},
         policy=Policy.permissive(8.0, 1e-5),
     )

@@ -148,7 +148,7 @@ def test_what_cannot_be_taught_is_one_line(
 
 
 def test_a_head_that_reads_several_layers_keeps_them(tiny_bert: Path, tmp_path: Path) -> None:
-    config = Config(model=ModelConfig(base=str(tiny_bert), layers=2, max_length=24))
+    config = Config(model=ModelConfig(base=str(tiny_bert), drop_layers=0, layers=2, max_length=24))
     config.data.labels = ["bad", "good"]
     net = build(config.model, config.outputs, 0)
     export({**net.read(), **net.constants()}, config, tmp_path / "model")
