@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from common.figures import MACRO_F1
 from common.files import write_atomic
 from reporting.card import task_figures
 from reporting.charts import Point, Row, Series, figure, lines, room, rows, table
@@ -57,7 +58,7 @@ def _accuracy(run: Run) -> list[Html]:
     own = task_figures(run.config, final)
     facts = [
         ["accuracy", percent(final["accuracy"], final["accuracy_error"])],
-        *([["macro F1", percent(final["macro_f1"])]] if run.config.about.classes else []),
+        *([[MACRO_F1.words, percent(final["macro_f1"])]] if run.config.about.classes else []),
         *([words, shown] for words, shown in own if words != "macro F1"),
         ["loss", decimal(final["loss"], final["loss_error"])],
         ["mean over partners", percent(spread["mean"], final["mean_partner_accuracy_error"])],
