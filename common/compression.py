@@ -1,15 +1,17 @@
-"""An update made smaller on its way: half precision, or eight bits a value with random rounding.
+"""Update compression: half precision, or eight bits per value with stochastic rounding.
 
-Encoding happens at the partner after clipping and noise, so it is post-processing and changes
-nothing of the privacy guarantee.
+A partner compresses its update after clipping and noise.  That is post-processing, so the privacy
+guarantee is the same.
 
-``int8``: every stretch of BLOCK values is divided by its step s = max|x| / 127 and rounded up or
-down at random, up with the probability of the fraction (stochastic rounding; Alistarh et al.
-2017, QSGD).  So E[decoded] = x, each value is off by less than s, and by at most s / 2 in standard
-deviation.  ``float16`` rounds to nearest: relative error at most 2^-11 within its normal range,
-which the update is scaled into, so that small updates do not vanish.
+``int8``: every block of BLOCK values is divided by its step s = max|x| / 127 and rounded up or down
+at random, up with the probability of the fraction (stochastic rounding; Alistarh et al. 2017,
+QSGD).  So E[decoded] = x; the error of each value is less than s, and its standard deviation at
+most s / 2.
 
-A message carries, for a tensor NAME, the array NAME in the small dtype and NAME + SCALE in float32.
+``float16``: each tensor is scaled into the normal range of float16, so that small updates do not
+vanish, and rounded to nearest, with a relative error of at most 2^-11.
+
+For a tensor NAME, a message has the array NAME in the small dtype, and NAME + SCALE in float32.
 """
 
 from __future__ import annotations
@@ -25,18 +27,24 @@ SCALE = ":scale"
 
 
 class EncodingError(ValueError):
-    """An encoded update does not have the agreed form."""
+    """A compressed update does not have the agreed form."""
 
 
 def encode(
-    tensors: Mapping[str, Tensor], encoding: str, generator: torch.Generator
+    tensors: Mapping[str, Tensor], compression: str, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """What travels in the place of finite float32 ``tensors``; ``generator`` rounds ``int8``."""
-    if encoding == "float32":
+    """Compress an update.
+
+    Args:
+        tensors: Finite float32 tensors by name.
+        compression: A value of `train.compression`.
+        generator: The source of randomness for the rounding of ``int8``.
+    """
+    if compression == "float32":
         return dict(tensors)
     small: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if encoding == "float16":
+        if compression == "float16":
             scale = tensor.abs().max().clamp_min(torch.finfo(torch.float32).tiny).reshape(1)
             values = (tensor / scale).half()
         else:
@@ -61,19 +69,19 @@ def _blocks(flat: Tensor) -> Tensor:
     return torch.nn.functional.pad(flat, (0, missing)).view(-1, BLOCK)
 
 
-def decode(arrays: Mapping[str, Tensor], encoding: str) -> dict[str, Tensor]:
-    """The float32 tensors behind what ``encode`` made.
+def decode(arrays: Mapping[str, Tensor], compression: str) -> dict[str, Tensor]:
+    """Decompress an update that ``encode`` made: float32 tensors by name.
 
     Raises:
-        EncodingError: a tensor has another dtype than agreed, its scale is missing, has another
-            shape, or is negative, infinite or not a number.
+        EncodingError: A tensor has another dtype than agreed, or its scale is missing, has another
+            shape, or is negative, infinite or NaN.
     """
-    if encoding == "float32":
+    if compression == "float32":
         for name, tensor in arrays.items():
             if tensor.dtype != torch.float32:
                 raise EncodingError(f"tensor {name!r:.100} has dtype {tensor.dtype}, not float32")
         return dict(arrays)
-    expected = torch.float16 if encoding == "float16" else torch.int8
+    expected = torch.float16 if compression == "float16" else torch.int8
     values = {name: tensor for name, tensor in arrays.items() if not name.endswith(SCALE)}
     scales = {name.removesuffix(SCALE) for name in arrays if name.endswith(SCALE)}
     if scales != set(values):
@@ -82,14 +90,14 @@ def decode(arrays: Mapping[str, Tensor], encoding: str) -> dict[str, Tensor]:
     decoded: dict[str, Tensor] = {}
     for name, tensor in values.items():
         scale = arrays[name + SCALE]
-        count = 1 if encoding == "float16" else -(-tensor.numel() // BLOCK)
+        count = 1 if compression == "float16" else -(-tensor.numel() // BLOCK)
         if tensor.dtype != expected:
             raise EncodingError(f"tensor {name!r:.100} has dtype {tensor.dtype}, not {expected}")
         if scale.dtype != torch.float32 or tuple(scale.shape) != (count,):
             raise EncodingError(f"tensor {name!r:.100} has a scale of another form")
         if not bool((torch.isfinite(scale) & (scale >= 0)).all()):
             raise EncodingError(f"tensor {name!r:.100} has a scale that is no finite length")
-        if encoding == "float16":
+        if compression == "float16":
             decoded[name] = tensor.float() * scale
         else:
             blocks = _blocks(tensor.reshape(-1).float()) * scale[:, None]

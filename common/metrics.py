@@ -1,7 +1,7 @@
 """Classification metrics from counts alone, so that they also work on noisy counts.
 
-Noise can make counts negative.  They count as zero here, so that every share lies in [0, 1]; that
-is post-processing, and biases small counts upwards.
+Noise can make counts negative.  Here they count as zero, so that every share is in [0, 1].  That is
+post-processing, and biases small counts upwards.
 """
 
 from __future__ import annotations
@@ -16,16 +16,24 @@ Counts = npt.NDArray[np.float64]
 
 
 def proper(counts: Counts) -> Counts:
-    """Counts as they can be: none below zero."""
+    """Counts with negative ones set to zero."""
     return np.maximum(counts, 0.0)
 
 
 def share_error(share: float, total: float, hits: int, others: int, noise: float) -> float:
-    """Standard error that noise on counts puts on a share.
+    """Standard error of a share that is computed from noisy counts.
 
-    `share` is the sum of `hits` cells over `total`, the sum of these and `others` more, with
-    independent noise of standard deviation `noise` on every cell (delta method: the noise is
-    small against `total`).  nan without rows.
+    Delta method: the noise must be small compared with `total`.
+
+    Args:
+        share: The sum of `hits` cells, divided by `total`.
+        total: The sum of these and of `others` further cells.
+        hits: The number of cells in the numerator.
+        others: The number of further cells in the denominator.
+        noise: Standard deviation of the independent noise on every cell.
+
+    Returns:
+        The standard error; NaN where there are noisy counts of nothing.
     """
     if not total > 0:
         return 0.0 if noise == 0 else math.nan
@@ -33,7 +41,7 @@ def share_error(share: float, total: float, hits: int, others: int, noise: float
 
 
 def accuracy_error(confusion: Counts, noise: float) -> float:
-    """Standard error that noise on every count puts on the accuracy; nan without rows."""
+    """Standard error of the accuracy due to noise on every count; NaN without examples."""
     classes, table = len(confusion), proper(confusion)
     return share_error(
         accuracy(table), float(table.sum()), classes, classes * classes - classes, noise
@@ -41,9 +49,9 @@ def accuracy_error(confusion: Counts, noise: float) -> float:
 
 
 def rates_error(confusion: Counts, noise: float) -> tuple[float, float]:
-    """Standard errors that noise on every count puts on the two rates of `rates`.
+    """Standard errors of the two rates of `rates` due to noise on every count.
 
-    Beyond two classes the classes' errors are averaged in squares as if independent.
+    With more than two classes the errors of the classes are combined as if independent.
     """
     table = proper(confusion)
     size = len(table)
@@ -60,20 +68,20 @@ def rates_error(confusion: Counts, noise: float) -> tuple[float, float]:
 
 
 def mean_error(errors: Sequence[float]) -> float:
-    """Standard error of the mean of independent figures; nan without any."""
+    """Standard error of the mean of independent values; NaN without any."""
     return math.sqrt(sum(e * e for e in errors)) / len(errors) if errors else math.nan
 
 
 def accuracy(confusion: Counts) -> float:
-    """Share of rows on the diagonal of confusion [true, predicted]; nan without rows."""
+    """The share of counts on the diagonal of confusion [true, predicted]; NaN without counts."""
     confusion = proper(confusion)
     total = confusion.sum()
-    # Sums of noisy counts round, to a hair above 1.
+    # Rounding of noisy sums can give slightly more than 1.
     return min(float(np.trace(confusion) / total), 1.0) if total > 0 else float("nan")
 
 
 def macro_f1(confusion: Counts) -> float:
-    """Unweighted mean F1 over the classes that occur (as true or predicted label)."""
+    """Unweighted mean F1 over the classes that occur as a true or a predicted label."""
     confusion = proper(confusion)
     hits = np.diag(confusion)
     denominator = confusion.sum(0) + confusion.sum(1)
@@ -84,7 +92,7 @@ def macro_f1(confusion: Counts) -> float:
 
 
 def rates(confusion: Counts) -> tuple[float, float]:
-    """True and false positive rate with class 1 as the positive one (macro one-vs-rest if more)."""
+    """True and false positive rates of class 1; beyond two classes, means of one-versus-rest."""
     confusion = proper(confusion)
     classes = range(1, 2) if len(confusion) == 2 else range(len(confusion))
     tpr, fpr = [], []
@@ -102,11 +110,12 @@ def rates(confusion: Counts) -> tuple[float, float]:
 
 
 def gaps(groups: Sequence[Counts]) -> dict[str, float]:
-    """Fairness differences between groups, with fairlearn's definitions, from confusion counts.
+    """Fairness differences between groups, as fairlearn defines them, from confusion matrices.
 
-    Demographic parity: range of the share predicted positive.  Equal opportunity: range of TPR.
-    Equalised odds: the larger of the ranges of TPR and FPR.  For more than two classes each is
-    the largest over classes taken one against the rest.  nan with fewer than two groups.
+    Demographic parity is the range of the share predicted positive, equal opportunity the range of
+    the true positive rate, equalised odds the larger of the ranges of true and false positive
+    rates.  With more than two classes each is the largest over one-versus-rest comparisons.  All
+    are NaN with fewer than two groups.
     """
     usable = [table for g in groups if (table := proper(g)).sum() > 0]
     if len(usable) < 2:

@@ -1,11 +1,11 @@
-"""Tag sequences of named entities: reading the schemes that files use, and spans in words.
+"""Tag sequences of named entities: conversion from the schemes of files, and spans of words.
 
 Inside the program every sequence is BIO (IOB2): `B-X` begins an entity of type X, `I-X` continues
-one of the same type, `O` is outside.  Files may also be written in
+one of the same type, and `O` is outside.  Files may also use
 
-* IOB1: `B-X` stands only where an entity follows another of its type directly (Ramshaw and Marcus
-  1995), so that entities may begin with `I-X`;
-* IO: without any `B-X`; neighbouring words of one type are one entity.
+* IOB1: `B-X` appears only where an entity directly follows another one of its type (Ramshaw and
+  Marcus 1995), so that entities may begin with `I-X`;
+* IO: there is no `B-X`; adjacent words of one type are one entity.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SCHEMES = ("bio", "iob1", "io")
 
 
 class TagError(ValueError):
-    """A tag sequence breaks its scheme; `position` counts words from 0."""
+    """A tag sequence violates its scheme at word `position`, counted from 0."""
 
     def __init__(self, position: int, problem: str) -> None:
         super().__init__(problem)
@@ -25,14 +25,15 @@ class TagError(ValueError):
 
 
 def tag_names(types: Sequence[str]) -> tuple[str, ...]:
-    """The tags that a model tells apart, outside first: O, B-X, I-X, B-Y, ..."""
+    """The classes of a model for these types: O, B-X, I-X, B-Y, ..."""
     return (OUTSIDE, *(f"{place}-{kind}" for kind in types for place in "BI"))
 
 
 def parse(tag: str) -> tuple[str, str]:
     """Place (B, I or O) and type ("" outside) of one tag.
 
-    Raises ValueError where it is none, without its text: it may be a misplaced word.
+    Raises:
+        ValueError: It is not a tag.  The message has no text of it, which may be a misplaced word.
     """
     if tag == OUTSIDE:
         return OUTSIDE, ""
@@ -45,9 +46,10 @@ def parse(tag: str) -> tuple[str, str]:
 def to_bio(tags: Sequence[str], scheme: str) -> list[tuple[str, str]]:
     """(place, type) of every word in BIO, from a sequence in `scheme`.
 
-    Raises TagError at the first tag that the scheme does not allow there.
+    Raises:
+        TagError: The scheme does not allow a tag at its position.
     """
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     before = ""
     for position, tag in enumerate(tags):
         try:
@@ -63,15 +65,15 @@ def to_bio(tags: Sequence[str], scheme: str) -> list[tuple[str, str]]:
                 problem = "an I- tag without a B- or I- tag of its type before it"
                 raise TagError(position, f"{problem}: data.scheme may be iob1 or io")
             place = "B"
-        found.append((place, kind))
+        pairs.append((place, kind))
         before = kind
-    return found
+    return pairs
 
 
 def spans(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:
     """(type, first word, last word + 1) of every entity of a BIO sequence, in order.
 
-    A predicted `I-X` that continues nothing begins an entity, as conlleval and seqeval have it.
+    A predicted `I-X` that continues nothing begins an entity, as in conlleval and seqeval.
     """
     begin, open_type = 0, ""
     for position, tag in enumerate([*tags, OUTSIDE]):

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from common.config import Config
+from common.figures import ENTITY_F1
 from reporting.figures import task_figures
 from reporting.page import Html, element, join
 from reporting.source import Run
@@ -69,7 +70,7 @@ def _goodness(config: Config, final: Mapping[str, Any]) -> tuple[str, str]:
     if "entities" in final:
         where = "held-out texts" if data["measured_on"] == "test" else "the partners' own texts"
         return percent(final["entity_f1"]), (
-            f"entity F1 on {where}: the type and both ends of an entity must be right. "
+            f"{ENTITY_F1.words} on {where}: the type and both ends of an entity must be right. "
             f"{percent(final['accuracy'])} of {data['measured_rows']:,.0f} words have the right "
             f"tag; the worst partner's F1 is {percent(final['worst_partner_entity_f1'])}."
         )

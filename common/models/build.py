@@ -124,8 +124,8 @@ def _stock_model(config: ModelConfig, labels: tuple[str, ...], task: Task) -> Pr
     if config.head == "mean":
         return _mean_pooled(config, settings, names)
     if config.head == "lm":
-        kind: Any = AutoModelForMaskedLM
         names = {}
+        kind: Any = AutoModelForMaskedLM
     elif config.head == "token":
         kind = AutoModelForTokenClassification
     else:

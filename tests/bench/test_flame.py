@@ -13,8 +13,8 @@ main (scripts/cli.py:1);run (ray/x.py:2);train (client/work.py:9);train (client/
 main (scripts/cli.py:1);_round (server/rounds.py:2);evaluate (common/evaluation.py:3);mm (t.py:1) 10
 main (scripts/cli.py:1);_find_and_load (<frozen importlib._bootstrap>:1176);x (peft/x.py:1) 15
 _find_and_load (<frozen importlib._bootstrap>:1176);build (common/models/build.py:5) 5
-train (client/training.py:1);ready (common/examples/frozen_layers.py:5);_compute (common/examples/frozen_layers.py:9) 20
-evaluate (common/evaluation.py:1);ready (common/examples/frozen_layers.py:5);_compute (common/examples/frozen_layers.py:9) 10
+train (client/training.py:1);ready (common/examples/frozen_layers.py:5);_compute (x.py:9) 20
+evaluate (common/evaluation.py:1);ready (common/examples/frozen_layers.py:5);_compute (x.py:9) 10
 poll (grpc/x.py:1) 40
 main (scripts/cli.py:1);ask (server/exchange.py:96);Condition.wait (threading.py:331) 70
 """

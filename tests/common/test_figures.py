@@ -11,7 +11,7 @@ from common import figures
 from common.config import Config
 from common.figures import Figure
 from common.scoring import scoring_of
-from common.tasks import TASKS
+from common.tasks import TASKS, Task
 from reporting.card import task_figures
 from sweeps.objectives import OBJECTIVES
 
@@ -31,7 +31,7 @@ def test_the_worst_value_depends_on_the_direction() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
-def test_a_task_is_described_and_scored(task) -> None:  # type: ignore[no-untyped-def]
+def test_a_task_is_described_and_scored(task: Task) -> None:
     assert scoring_of(task)
     for figure in task.own_figures:
         assert KNOWN[figure.name] is figure
