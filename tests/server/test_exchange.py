@@ -90,7 +90,7 @@ def test_a_failed_nodes_traceback_is_one_line_without_colours() -> None:
     reason = (
         "<class 'ray.exceptions.RayTaskError(ClientAppException)'>:<'\x1b[36mray::ClientAppActor"
         ".run()\x1b[39m (pid=4242, ip=172.17.0.2, actor_id=0c8a, repr=<actor>)\n"
-        "  File \"/home/somebody/ray_actor.py\", line 58, in run\n    raise ex\n'>"
+        '  File "/home/somebody/ray_actor.py", line 58, in run\n    raise ex\n\'>'
     )
     (answer,) = asked({1: Error(code=0, reason=reason)}, quorum=0.0).received
     said = answer.body.reason
