@@ -146,6 +146,11 @@ def test_the_rounds_leave_no_process_and_no_file(federation: Federation, run: Ru
         assert not list((state / "flower").rglob("*.toml"))
 
 
+def test_nothing_of_the_current_folder_was_imported(federation: Federation, run: Run) -> None:
+    assert (federation.root / "server.py").exists()
+    assert list(federation.root.glob("*.mark")) == []
+
+
 def test_memory_does_not_grow_with_rounds(run: Run) -> None:
     """From round 2 to the last: some caches, and nothing like the rounds' traffic."""
     growth = {pid: run.late[pid] - run.early[pid] for pid in run.late}

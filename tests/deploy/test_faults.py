@@ -17,9 +17,9 @@ import pytest
 from client import ledger
 from common.bundle import build_bundle
 from results import audit
+from tests.deploy.cable import Cable
 from tests.deploy.conftest import (
     NAMES,
-    Cable,
     Federation,
     fill_in,
     job,
