@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event, Timer
 from typing import Any
@@ -140,6 +141,7 @@ def simulate(
     )
     bundle = Path(tempfile.mkdtemp(prefix="fedaccord-"))
     (bundle / "pyproject.toml").write_text(BUNDLE)
+    seeded = partial(SeededStream, config.run.seed, "client-level")
     stop = stop or Event()
     messages = sample_size(config.run.partners, config.run.fraction)
     try:
@@ -151,14 +153,7 @@ def simulate(
                 num_supernodes=config.run.partners,
                 exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
                 client_app_attr="client.app:app",
-                server_app=make_app(
-                    callbacks,
-                    stop,
-                    simulated=True,
-                    client_level_stream=lambda number: SeededStream(
-                        config.run.seed, "client-level", number
-                    ),
-                ),
+                server_app=make_app(callbacks, stop, True, seeded),
                 backend_name="ray",
                 backend_config=backend_settings(config),
                 server_app_context=context,
