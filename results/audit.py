@@ -38,7 +38,12 @@ from results.history import Cost
 AUDIT_VERSION = 1
 NAME = "audit.jsonl"
 FIRST = "0" * 64
-PACKAGES = ("client", "common", "conf", "scripts", "server", "strategies")
+# Every package of the project: a run may import any of them.
+PACKAGES = (
+    *("auditing", "client", "common", "conf", "hydra_plugins/fedaccord_sweeper"),
+    *("inspection", "reporting", "results", "scripts", "server", "simulation", "strategies"),
+    "sweeps",
+)
 # Where a run's files are: a copied or moved run has others.
 PLACES = ("run.dir", "run.resume", "run.cache_dir")
 LIBRARIES = ("fedaccord", "flwr", "opacus", "peft", "torch", "transformers")

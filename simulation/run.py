@@ -153,7 +153,7 @@ def simulate(
                 num_supernodes=config.run.partners,
                 exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
                 client_app_attr="client.app:app",
-                server_app=make_app(callbacks, stop, True, seeded),
+                server_app=make_app(callbacks, stop, simulated=True, client_level_stream=seeded),
                 backend_name="ray",
                 backend_config=backend_settings(config),
                 server_app_context=context,
