@@ -24,7 +24,7 @@ def partner_accuracy(report: Report) -> float:
 
 
 def partner_accuracy_error(report: Report) -> float:
-    """Standard error of `partner_accuracy` by the noise on the counts; at most 0.5, as a share's."""
+    """Standard error of `partner_accuracy` by the noise on the counts, at most 0.5."""
     error = metrics.accuracy_error(np.asarray(report.confusion), report.count_noise)
     return error if math.isnan(error) else min(error, 0.5)
 
