@@ -1,15 +1,15 @@
-"""Which words carried the model's answer: integrated gradients (Sundararajan et al. 2017).
+"""Token attributions per label by integrated gradients (Sundararajan et al. 2017).
 
-The function explained is the margin of a label: its logit less the mean of the other labels'.  The
-path runs from the text with every word blanked (padding in its place, positions kept) to the text,
-in the space of word vectors.  Completeness: the weights add up to the margin of the text less that
-of the blank one.
+The function explained is the margin of a label: its logit minus the mean logit of the other labels.
+The path leads from the text with padding in place of every word (positions kept) to the text, in
+the space of word vectors.  Completeness: the weights add up to the margin of the text minus that of
+the blank text.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,16 @@ LEAST_OCCURRENCES = 3
 
 @dataclass(frozen=True)
 class Explanation:
-    """`words` as they stand in the text (special tokens too) with their `weights`.
+    """The attribution of one text.
 
-    `margin` and `blank_margin` are those of `label`; `error` is what the weights miss of their
-    difference; `probability` is the model's for `label`.
+    Attributes:
+        words: the text's words and the special tokens, in order.
+        weights: how much each of `words` moves the margin of `label`.
+        special: which of `words` are special tokens.
+        label: the label that is explained.
+        probability: the model's probability of `label`.
+        margin, blank_margin: the margin of `label` for the text and for the blank text.
+        error: the sum of the weights minus the difference of the margins.
     """
 
     words: list[str]
@@ -43,10 +49,33 @@ class Explanation:
     error: float
 
 
+@dataclass(frozen=True)
+class _Encoded:
+    """One text as the model reads it.
+
+    Attributes:
+        tokens: what the tokenizer returned, offsets and special tokens included.
+        ids: token ids, int64 [1, tokens].
+        blank: the same with padding in the place of every word.
+        mask: attention mask, int64 [1, tokens].
+    """
+
+    tokens: Any
+    ids: Tensor
+    blank: Tensor
+    mask: Tensor
+
+
 def explain(trained: Trained, text: str, label: str | None = None) -> Explanation:
     """Explain the predicted label of `text`, or `label`.
 
-    Raises UserError when captum is missing, the label is unknown or the text is empty.
+    Args:
+        trained: the model of a finished run.
+        text: what to explain; the model reads as much of it as it was trained on.
+        label: one of the model's labels; None explains the predicted one.
+
+    Raises:
+        UserError: captum is missing, the label is unknown or the text is empty.
     """
     if not text.strip():
         raise UserError("text: is empty")
@@ -55,36 +84,64 @@ def explain(trained: Trained, text: str, label: str | None = None) -> Explanatio
             f"label: there is no label '{label}'; there are {', '.join(trained.labels)}"
         )
     gradients = _captum()
-    coded = trained.tokenizer(
+    encoded = _encoded(trained, text)
+    with torch.no_grad():
+        logits = trained.model(input_ids=encoded.ids, attention_mask=encoded.mask).logits[0]
+    target = int(logits.argmax()) if label is None else trained.labels.index(label)
+    margin = _margin(trained.model, target)
+    method = gradients(margin, _word_vectors(trained.model))
+    per_token, error = _attributed(method, encoded)
+    with torch.no_grad():
+        text_margin = float(margin(encoded.ids, encoded.mask))
+    words, weights, special = _by_word(text, encoded.tokens, per_token.tolist())
+    return Explanation(
+        words,
+        weights,
+        special,
+        trained.labels[target],
+        float(logits.softmax(0)[target]),
+        text_margin,
+        text_margin - (float(per_token.sum()) - error),
+        error,
+    )
+
+
+def _encoded(trained: Trained, text: str) -> _Encoded:
+    tokens = trained.tokenizer(
         text,
         truncation=True,
         return_tensors="pt",
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
     )
-    ids, mask = coded["input_ids"], coded["attention_mask"]
-    special = coded["special_tokens_mask"][0].bool()
-    blank = torch.where(
-        special, ids, torch.full_like(ids, int(trained.tokenizer.pad_token_id or 0))
-    )
-    with torch.no_grad():
-        logits = trained.model(input_ids=ids, attention_mask=mask).logits[0]
-    target = int(logits.argmax()) if label is None else trained.labels.index(label)
+    ids, special = tokens["input_ids"], tokens["special_tokens_mask"][0].bool()
+    padding = torch.full_like(ids, int(trained.tokenizer.pad_token_id or 0))
+    return _Encoded(tokens, ids, torch.where(special, ids, padding), tokens["attention_mask"])
+
+
+def _margin(model: nn.Module, target: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function that is explained: the target's logit less the mean of the others', [texts]."""
 
     def margin(ids: Tensor, mask: Tensor) -> Tensor:
-        found = trained.model(input_ids=ids, attention_mask=mask).logits
-        others = (found.sum(1) - found[:, target]) / (found.shape[1] - 1)
-        difference: Tensor = found[:, target] - others
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        others = (logits.sum(1) - logits[:, target]) / (logits.shape[1] - 1)
+        difference: Tensor = logits[:, target] - others
         return difference
 
-    method = gradients(margin, _word_vectors(trained.model))
+    return margin
+
+
+def _attributed(method: Any, encoded: _Encoded) -> tuple[Tensor, float]:
+    """The weight of each token [tokens], and what their sum misses of the margins' difference.
+
+    The steps are halved until the weights add up, or `MOST_STEPS` is reached.
+    """
     steps = STEPS
     while True:
-        # Smaller steps until the weights add up.
         weights, error = method.attribute(
-            ids,
-            baselines=blank,
-            additional_forward_args=(mask,),
+            encoded.ids,
+            baselines=encoded.blank,
+            additional_forward_args=(encoded.mask,),
             n_steps=steps,
             internal_batch_size=AT_ONCE,
             return_convergence_delta=True,
@@ -92,21 +149,8 @@ def explain(trained: Trained, text: str, label: str | None = None) -> Explanatio
         per_token = weights.detach()[0].sum(1)
         moved = float(per_token.sum()) - float(error)
         if abs(float(error)) <= TOLERANCE * max(1.0, abs(moved)) or steps >= MOST_STEPS:
-            break
+            return per_token, float(error)
         steps *= 2
-    with torch.no_grad():
-        here = float(margin(ids, mask))
-    words, sums, fixed = _by_word(text, coded, per_token.tolist())
-    return Explanation(
-        words,
-        sums,
-        fixed,
-        trained.labels[target],
-        float(logits.softmax(0)[target]),
-        here,
-        here - moved,
-        float(error),
-    )
 
 
 def _captum() -> Any:

@@ -1,7 +1,7 @@
 """The model card: `model/README.md` in the form of the Hugging Face hub.
 
-Made from the configuration and results.json alone, so that it says nothing that those do not; of
-the partners' data it knows totals only.
+It is made from the configuration and results.json alone, so that it says nothing beyond them; of
+the partners' data it has totals only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ EMBEDDED_BASE, EMBEDDED_LICENSE = "sentence-transformers/all-MiniLM-L6-v2", "apa
 
 
 def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> str:
-    """The card of the model that a run delivered; `results` is what results.json holds."""
+    """The card of the model that a run delivered.
+
+    Args:
+        config: the run.
+        results: the content of results.json.
+        simulated: whether the partners were simulated on one machine.
+    """
     sections = (
         _opening(config, results, simulated),
         _use(config),
@@ -73,7 +79,7 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
 
 
 def _hub_base(config: Config) -> str | None:
-    """The hub id of the base model; None where it was a folder, whose name means nothing there."""
+    """The hub id of the base model; None for a local folder, whose name means nothing there."""
     if config.model.base == "embedded":
         return EMBEDDED_BASE
     return None if Path(config.model.base).is_dir() else config.model.base
@@ -83,7 +89,7 @@ def _opening(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
     data = results["final"]["data"]
     base = _hub_base(config)
     remote = ", trust_remote_code=True" if config.model.head == "mean" else ""
-    privacy = (
+    protection = (
         f"under differential privacy (ε = {results['final']['epsilon']['max']:.2f}, "
         f"δ = {results['final']['epsilon']['delta']:g}, per {unit(config)})"
         if config.private
@@ -97,7 +103,7 @@ def _opening(config: Config, results: Mapping[str, Any], simulated: bool) -> lis
         "",
         f"{f'[{base}](https://huggingface.co/{base})' if base else 'A BERT-family encoder'}, "
         f"fine-tuned with fedaccord {version('fedaccord')} on texts that never left their "
-        f"partners, {privacy}. {head}: {code_list(names)}.",
+        f"partners, {protection}. {head}: {code_list(names)}.",
         *(["", "The federation was a **simulation** on one machine."] if simulated else []),
         "",
         "```python",
@@ -125,15 +131,15 @@ def _use(config: Config) -> list[str]:
         "## Intended use and limits",
         "",
         f"For {_purpose(config)} texts like those of the partners, "
-        "with a person answerable for what is decided from it. Not for decisions about people "
-        "without that, and not for texts of another kind, domain or language without measuring "
-        "first.",
+        "with a person answerable for the decisions that use it. Do not use it for decisions about "
+        "people without such a person, nor for texts of another kind, domain or language without "
+        "measuring first.",
         "",
         f"- {_reach(config)}",
-        "- It can be no better than the partners' labels, and repeats their errors and biases and "
+        "- It can be no better than the partners' labels. It repeats their errors and biases and "
         "those of the base model.",
-        "- The fairness figures below are of groups that somebody recorded, on a limited number "
-        "of rows; other groups may fare worse.",
+        "- The fairness figures below cover recorded groups on a limited number of rows; the model "
+        "may be worse for other groups.",
         *(
             ["- The score it gives is not a calibrated probability."]
             if config.about.classes
@@ -151,8 +157,8 @@ def _data(config: Config, results: Mapping[str, Any]) -> list[str]:
         "",
         f"{data['partners']} partners held {'-' if rows is None else f'{rows:,.0f}'} training rows "
         f"in all (as they report it). Each keeps about {100 * config.data.validation_fraction:g} % "
-        "of its texts for validation unless its data say which. Rows, labels and group values stay "
-        "with the partners, who send model updates and counts. Group columns: "
+        "of its texts for validation, unless its data name the validation rows. Rows, labels and "
+        "group values stay with the partners, who send model updates and counts. Group columns: "
         f"{code_list(groups) if groups else 'none'}.",
         *_data_noise(data),
     ]
@@ -163,8 +169,8 @@ def _data_noise(data: Mapping[str, Any]) -> list[str]:
         return []
     return [
         "",
-        "What partners tell of their rows carries noise; its standard error stands behind each "
-        f'number as "noise ±". Training rows: noise ±{data["training_rows_error"]:,.0f}.',
+        "The partners' counts carry noise; its standard error follows each number as "
+        f'"noise ±". Training rows: noise ±{data["training_rows_error"]:,.0f}.',
     ]
 
 
@@ -216,7 +222,8 @@ def _reproduce(results: Mapping[str, Any], simulated: bool) -> list[str]:
     else:
         lines += [
             "",
-            "`fedaccord verify RUNDIR` holds the run against its audit log. Noise in a deployment "
-            "comes from the partners' operating systems, so another run gives another model.",
+            "`fedaccord verify RUNDIR` verifies the run against its audit log. Noise in a "
+            "deployment comes from the partners' operating systems, so another run gives another "
+            "model.",
         ]
     return lines

@@ -36,22 +36,21 @@ def privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> list
     spent = results["final"]["epsilon"]
     lines = [
         *head,
-        f"Training was (ε, δ)-differentially private with **ε = {spent['max']:.3f}** (the most "
-        f"that any partner's ledger holds for this run; asked for: {config.privacy.epsilon:g}) and "
+        f"Training was (ε, δ)-differentially private with **ε = {spent['max']:.3f}** (the largest "
+        f"in any partner's ledger for this run; asked for: {config.privacy.epsilon:g}) and "
         f"**δ = {spent['delta']:g}**, for adding or removing **one record of one partner**.",
         "",
-        f"Mechanism: DP-{config.train.optimizer.upper()} at the partner, per-record gradients "
-        f"clipped to norm {config.privacy.max_grad_norm:g}, Gaussian noise, composed over "
-        f"all rounds by "
-        "numerical composition (PRV), cross-checked with and bounded by Rényi accounting.",
+        f"Mechanism: DP-{config.train.optimizer.upper()} at the partner, with per-record gradients "
+        f"clipped to norm {config.privacy.max_grad_norm:g} and Gaussian noise. The rounds are "
+        "composed numerically (PRV); Rényi accounting cross-checks and bounds the result.",
         "",
         "This assumes that",
         "",
         "- every step samples each record independently (Poisson sampling), and the noise stays "
         "secret;",
-        "- partners run the code that they installed, while the coordinator and other partners may "
-        "see every update;",
-        f"- a person has one {unit(config)} at one partner: the ε of several add up.",
+        "- partners run the code that they installed; the coordinator and other partners may see "
+        "every update;",
+        f"- a person has one {unit(config)} at one partner; with several, their ε add up.",
         "",
         _covered(config),
     ]
@@ -59,9 +58,9 @@ def privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> list
     if simulated:
         lines += [
             "",
-            "**In this simulation the noise was drawn from a seed.** Who knows the seed and the "
-            "settings can take it away: the figure says what the same settings guarantee in a "
-            "deployment, and protects no record of this one.",
+            "**In this simulation the noise was drawn from a seed.** Anyone who knows the seed and "
+            "the settings can remove it. The figure is what the same settings guarantee in a "
+            "deployment; it protects no record of this simulation.",
         ]
     return lines
 
@@ -72,25 +71,24 @@ def _client_level(results: Mapping[str, Any]) -> list[str]:
         return []
     return [
         "",
-        f"For whole partners, against those who see global models only: **ε = "
-        f"{found['epsilon']:.3f}** at δ = {found['delta']:g}, by updates clipped to "
-        f"{found['clip']:g} and noise of {found['noise_multiplier']:g} times that at the server. "
-        "It trusts the server, and does not cover what partners report of their validation rows.",
+        f"Whole partners are protected against those who see global models only: **ε = "
+        f"{found['epsilon']:.3f}** at δ = {found['delta']:g}. The server clips updates to norm "
+        f"{found['clip']:g} and adds noise of {found['noise_multiplier']:g} times that. This "
+        "trusts the server, and does not cover the partners' reports on their validation rows.",
     ]
 
 
 def _covered(config: Config) -> str:
     if not config.private_metrics:
         return (
-            "It does not cover the counts and losses of validation rows, which are other records "
-            "than those trained on, nor a choice of settings that was made by looking at private "
-            "rows."
+            "It covers neither the counts and losses of validation rows, which are other records "
+            "than those trained on, nor settings that were chosen by looking at private rows."
         )
     return (
-        "It covers the counts and losses of validation rows, which were released with noise "
-        f"(ε = {config.metrics_epsilon:g} asked for over the run; other records than those trained "
-        "on, so a record bears the larger of the two), and the number of training rows. It does "
-        "not cover a choice of settings that was made by looking at private rows."
+        "It covers the number of training rows, and the counts and losses of validation rows, "
+        f"which were released with noise (ε = {config.metrics_epsilon:g} asked for over the run). "
+        "Validation rows are other records than those trained on, so a record bears the larger of "
+        "the two. It does not cover settings that were chosen by looking at private rows."
     )
 
 
@@ -154,7 +152,7 @@ def fairness(config: Config, results: Mapping[str, Any]) -> list[str]:
     else:
         kind = "; rates are means over classes, each against the rest"
     lines.append(
-        f"In brackets 95 % intervals (Wilson's for shares, Newcombe's for differences){kind}. "
+        f"Brackets hold 95 % intervals (Wilson's for shares, Newcombe's for differences){kind}. "
         f"Groups of fewer than {measured['minimum_rows']} rows are marked and not compared."
     )
     for column, found in measured["groups"].items():
@@ -197,7 +195,7 @@ def robustness(config: Config, results: Mapping[str, Any]) -> list[str]:
     )
     refused = sum(row["refused"] for row in results["rounds"])
     rows = [
-        ("before merging", ", ".join(stage(stage) for stage in pre.values()) or "nothing"),
+        ("before merging", ", ".join(stage(settings) for settings in pre.values()) or "nothing"),
         ("weights", stage(strategy.get("fair"))),
         ("rule", stage(rule)),
         ("appeal", stage(strategy.get("appeal"))),
@@ -209,7 +207,7 @@ def robustness(config: Config, results: Mapping[str, Any]) -> list[str]:
         lines += [
             "",
             f"**This model was trained under a simulated attack**: {stage(config.attack)} by "
-            f"{len(names)} partner(s). Do not use it for anything but studying that.",
+            f"{len(names)} partner(s). Use it only to study the attack.",
         ]
     return lines
 

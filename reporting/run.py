@@ -156,7 +156,7 @@ def _worst_first(
 
 
 def _left_out(count: int, what: str) -> str:
-    return f" {count} more partners, {what}, stand in the table." if count else ""
+    return f" The table has {count} more partners, {what}." if count else ""
 
 
 def _by_partner(run: Run) -> Html:
@@ -204,8 +204,8 @@ def _privacy(run: Run) -> list[Html]:
         return [
             element(
                 "p",
-                "The model was trained without differential privacy: nothing bounds how much of a "
-                "single text can be found out from the updates or from the model.",
+                "The model was trained without differential privacy: nothing bounds how much the "
+                "updates or the model reveal of a single text.",
                 class_="notice",
             )
         ]
@@ -220,13 +220,13 @@ def _privacy(run: Run) -> list[Html]:
         element(
             "p",
             f"Every partner trained under differential privacy for single texts: "
-            f"ε ≤ {epsilon['max']:.4f} at δ = {power(epsilon['delta'])}, from each one's ledger. "
-            "It bounds how much the presence of any one text can change what its partner sent, "
-            "for whoever sees all rounds, and so what the model can show of it.",
+            f"ε ≤ {epsilon['max']:.4f} at δ = {power(epsilon['delta'])}, by the partners' ledgers. "
+            "It bounds how much any one text can change what its partner sends, for somebody who "
+            "sees all rounds, and so how much the model can reveal of it.",
         ),
         element(
             "p",
-            "The guarantee is per text, not per person: somebody with several texts is protected "
+            "The guarantee is per text, not per person: a person with several texts is protected "
             f"less.{seeded}",
             class_="note",
         ),
@@ -268,7 +268,7 @@ def _spent_by_partner(run: Run) -> Html:
         show=lambda v: f"{v:g}",
         limit=(cap, f"allowed: ε = {cap:g}"),
     )
-    text = f"What the ledger holds for this run, against the {cap:g} that the run allows."
+    text = f"The ledger's ε for this run, against the {cap:g} that the run allows."
     return figure(
         "ε spent by each partner",
         text + _left_out(left, "with no more spent"),
@@ -351,7 +351,7 @@ def _record(run: Run) -> list[Html]:
     return [
         element(
             "p",
-            "Hold the run directory against its audit log with ",
+            "Verify the run directory against its audit log with ",
             element("code", "fedaccord verify RUNDIR"),
             ", and compare the last hash with a copy that was kept elsewhere. The model's card "
             "(model/README.md) says what the model is for.",

@@ -1,18 +1,19 @@
-"""The audit log: `audit.jsonl` in the run directory, one line an event, each chained to the last.
+"""The audit log: `audit.jsonl` in the run directory, one line per event, each chained to the last.
 
 A line is canonical JSON: `{"body", "hash", "kind", "n", "previous"}`, where `hash` is SHA-256 over
 the previous hash and the rest of the line.  The log is only ever appended to:
 
-- `started`: who takes part, which configuration, which code, and the checkpoint it begins from;
+- `started`: who takes part, the configuration, the code, and the checkpoint that the run begins
+  from;
 - `round`: who was asked, who was refused and why, the digest of the round's lines in
-  decisions.jsonl, the hashes of the checkpoint's files.  Written after the checkpoint, from what is
-  on disk, so that one that a crash prevented is made up for when the run continues;
-- `finished`: the counts that partners and the server measured at the delivered model (from which
-  results.json is computed) and the hashes of every file that the run leaves.  Written before
-  results.json: where that exists, so does this line.
+  decisions.jsonl, and the hashes of the checkpoint's files.  It is written after the checkpoint and
+  from the files on disk, so that a line which a crash prevented is added when the run continues;
+- `finished`: the counts that partners and the server measured with the delivered model (from which
+  results.json is computed) and the hashes of every file that the run leaves.  It is written before
+  results.json: where that file exists, so does this line.
 
-A chain shows that nothing was changed by somebody who did not recompute all of it.  Against one who
-did, keep the last hash where they cannot write (`docs/audit.md`).
+The chain reveals every change by somebody who did not recompute all later lines.  To reveal that as
+well, keep the last hash where the writer of the log cannot change it (`docs/audit.md`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ from results.history import Cost
 AUDIT_VERSION = 1
 NAME = "audit.jsonl"
 FIRST = "0" * 64
-PACKAGES = ("client", "common", "conf", "scripts", "server", "strategies")
+# Every package of the project: a run may import any of them.
+PACKAGES = (
+    *("auditing", "client", "common", "conf", "hydra_plugins/fedaccord_sweeper"),
+    *("inspection", "reporting", "results", "scripts", "server", "simulation", "strategies"),
+    "sweeps",
+)
 # Where a run's files are: a copied or moved run has others.
 PLACES = ("run.dir", "run.resume", "run.cache_dir")
 LIBRARIES = ("fedaccord", "flwr", "opacus", "peft", "torch", "transformers")
@@ -61,7 +67,7 @@ class Entry:
         return cls(n, kind, body, previous, _digest(n, kind, body, previous))
 
     def line(self) -> bytes:
-        """The entry as it stands in the file, with its line end."""
+        """The entry's line in the file, with its line end."""
         return canonical_json(asdict(self)).encode() + b"\n"
 
 
@@ -72,7 +78,7 @@ def _digest(n: int, kind: str, body: Mapping[str, Any], previous: str) -> str:
 def parse(content: bytes) -> list[Entry]:
     """The entries of a log.
 
-    Raises ValueError naming the line (from 1) that is not what was written there.
+    Raises ValueError naming the first line (from 1) that was changed.
     """
     entries: list[Entry] = []
     lines = content.split(b"\n")
@@ -93,7 +99,7 @@ def parse(content: bytes) -> list[Entry]:
 
 
 def rounds_of(entries: Sequence[Entry]) -> dict[int, Mapping[str, Any]]:
-    """The bodies of the rounds that count: one that was repeated, as it was last written."""
+    """The body of each round by its number; of a round that was repeated, the last one."""
     rounds: dict[int, Mapping[str, Any]] = {}
     for entry in entries:
         if entry.kind == "started":
@@ -104,7 +110,7 @@ def rounds_of(entries: Sequence[Entry]) -> dict[int, Mapping[str, Any]]:
 
 
 def logged_checkpoint(entries: Sequence[Entry], number: int) -> Mapping[str, str] | None:
-    """The hashes of the checkpoint after round `number`, None where the log has none."""
+    """The hashes of the checkpoint after round `number`; None where the log has none."""
     starts = [e.body for e in entries if e.kind == "started" and e.body["after_round"] == number]
     body = rounds_of(entries).get(number) or (starts[-1] if starts else None)
     return dict(body["checkpoint"]) if body else None
@@ -131,7 +137,7 @@ def file_hash(path: Path) -> str:
 def decision_lines(content: bytes) -> dict[int, list[bytes]]:
     """The lines of decisions.jsonl by round.
 
-    Raises ValueError naming the line that is none.
+    Raises ValueError naming the first line that is no decision.
     """
     found: dict[int, list[bytes]] = {}
     for number, line in enumerate(content.splitlines(keepends=True), 1):
@@ -143,7 +149,7 @@ def decision_lines(content: bytes) -> dict[int, list[bytes]]:
 
 
 def round_body(directory: Path, number: int, lines: Sequence[bytes]) -> dict[str, Any]:
-    """What the log says of round `number`, from the round's decisions and its checkpoint."""
+    """The log's body for round `number`, from the round's decisions and its checkpoint."""
     decisions = [json.loads(line) for line in lines]
     hashes = file_hashes(checkpoint_of(directory, number))
     return {
@@ -159,14 +165,15 @@ def round_body(directory: Path, number: int, lines: Sequence[bytes]) -> dict[str
 
 
 def checkpoint_of(directory: Path, number: int) -> Path:
-    """Where the checkpoint after round `number` lies."""
+    """The folder of the checkpoint after round `number`."""
     return directory / "checkpoints" / f"round-{number:06d}"
 
 
 def settings_hash(config: Config) -> str:
-    """SHA-256 of every setting but `PLACES`, also of those that change no result.
+    """SHA-256 of every setting except `PLACES`.
 
-    `config_hash` leaves out more, so that a run may be continued with other workers or elsewhere.
+    `config_hash` also leaves out settings that change no result, so that a run can be continued
+    with other workers or elsewhere.
     """
     tree = to_mapping(config)
     for key in PLACES:
@@ -188,7 +195,7 @@ def _is_source(path: Path) -> bool:
 
 
 def measured_body(reports: Sequence[Report], test: Evaluation | None) -> dict[str, Any]:
-    """The final measurements as JSON values; numbers that JSON has not are written as text."""
+    """The final measurements as JSON values; NaN and infinity, which JSON lacks, are text."""
     held_out = test and {
         "confusion": test.confusion.tolist(),
         "groups": {name: counts.tolist() for name, counts in test.groups.items()},
@@ -212,23 +219,23 @@ def _written(value: Any) -> Any:
 
 
 class Audit:
-    """Appends to the log of one run."""
+    """Appends to the audit log of one run."""
 
     def __init__(self, directory: Path, config: Config) -> None:
         self.directory = directory
         self.config = config
         self.path = directory / NAME
         self.last: Entry | None = None
-        # Where the decisions begin that no round of this process has taken yet.
+        # Where in decisions.jsonl the decisions begin that this process has not logged yet.
         self.offset = 0
 
     def started(self, run_id: str, current: int, partners: Sequence[str]) -> None:
-        """A run begins, or continues after round `current`.
+        """Log that a run begins, or continues after round `current`.
 
-        A line that a crash cut off is removed; a round whose checkpoint is on disk and whose line
-        is not, is added.
+        A line that a crash cut off is removed.  A round whose checkpoint is on disk without a line
+        in the log gets its line.
 
-        Raises UserError when the log was changed or the checkpoint is not the one it names.
+        Raises UserError when the log was changed or the checkpoint is not the one in the log.
         """
         entries = self._recovered()
         self.last = entries[-1] if entries else None
@@ -257,7 +264,7 @@ class Audit:
         )
 
     def round_ended(self, number: int) -> None:
-        """Round `number` has its decisions and its checkpoint on disk."""
+        """Log round `number`, whose decisions and checkpoint are on disk."""
         with (self.directory / "decisions.jsonl").open("rb") as file:
             file.seek(self.offset)
             content = file.read()
@@ -268,7 +275,14 @@ class Audit:
     def finished(
         self, results: str, reports: Sequence[Report], test: Evaluation | None, cost: Cost
     ) -> None:
-        """Everything but results.json, whose content `results` will be, is on disk."""
+        """Log the end of the run, with everything on disk except results.json.
+
+        Args:
+            results: what results.json will contain.
+            reports: the partners' measurements of the delivered model.
+            test: the server's own; None where it has no test rows.
+            cost: what the run took.
+        """
         files = {
             name: file_hash(self.directory / name)
             for name in ("decisions.jsonl", "rounds.csv")

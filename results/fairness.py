@@ -1,14 +1,14 @@
-"""Fairness over partners and over groups, from counts, with intervals.
+"""Fairness over partners and groups, from counts, with intervals.
 
-Everything about a group follows from its confusion counts, so that it also works where partners
-release counts only.  Negative counts, which noise can make, count as zero.
+Every figure of a group follows from its confusion matrix, so that partners need to release counts
+only.  Negative counts, which noise can cause, are taken as zero.
 
-Intervals are of 95 % and cover the sampling of rows alone, not the noise that privacy adds to
-counts: Wilson's score interval for a share, and Newcombe's hybrid score interval (1998, method 10)
-for a difference of two shares.  The pair behind a gap is chosen because it is far apart, so with
-more than two groups the gap, and its interval, lean to the large side.
+Intervals cover 95 % and the sampling of rows alone, not the noise that privacy adds to counts:
+Wilson's score interval for a share, and Newcombe's hybrid score interval (1998, method 10) for a
+difference of two shares.  A gap is the largest difference between any two groups, so with more than
+two groups the gap and its interval are biased upwards.
 
-A share of fewer than `MINIMUM` rows is reported and flagged, and enters no ranking and no gap.
+A share of fewer than `MINIMUM` rows is reported and flagged; it is not ranked and not compared.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ Distribution = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Share:
-    """`hits` of `total` rows; neither need be whole where counts are noisy."""
+    """`hits` of `total` rows; noisy counts are not whole numbers.
+
+    Attributes:
+        error: standard error of the value by the noise on counts.
+    """
 
     hits: float
     total: float
-    # Standard error of the value by noise on counts.
     error: float = 0.0
 
     @property
@@ -76,12 +79,16 @@ def newcombe(first: Share, second: Share, z: float = Z) -> tuple[float, float]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """How evenly a figure (accuracy, in [0, 1]) is spread over partners.
+    """How evenly a figure is spread over partners.
 
-    `worst_decile` is the mean over the worst 10 %, at least one (Li et al. 2020, q-FFL); `entropy`
-    that of the figures' shares of their sum, over its largest value log n, so that 1 is even;
-    `jain` Jain's index (Σx)² / (n Σx²), from 1/n (one has all) to 1 (even).  Partners without a
-    figure (nan) are left out; nan where nobody has one.
+    Args:
+        values: the figure of each partner, such as the accuracy, in [0, 1]; nan is left out.
+
+    Returns:
+        `mean`, `std`, `worst`; `worst_decile`, the mean over the worst 10 % and at least one
+        partner (Li et al. 2020, q-FFL); `entropy` of the figures' shares of their sum, divided by
+        its maximum log n; and `jain`, Jain's index (Σx)² / (n Σx²), from 1/n (one partner has all)
+        to 1.  Entropy and index are 1 for equal figures.  All are nan where nobody has a figure.
     """
     known = np.sort([v for v in values if math.isfinite(v)])
     names = ("mean", "std", "worst", "worst_decile", "entropy", "jain")
@@ -107,7 +114,9 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 class Gap:
     """The largest difference between two groups: `high` minus `low` in `rate`.
 
-    `label` is the class that was taken one against the rest; None for accuracy, which has none.
+    Attributes:
+        label: the class that is taken against all others; None for accuracy, which has none.
+        error: standard error of the value by the noise on counts, for these two groups.
     """
 
     value: float
@@ -116,14 +125,15 @@ class Gap:
     low: str
     label: int | None
     rate: str
-    # Standard error of the value by noise on counts, for this choice of the two groups.
     error: float = 0.0
 
 
 def groups(counts: Mapping[str, Counts], noise: float = 0.0) -> dict[str, Any]:
-    """One column's groups {value: confusion [true, predicted]} as plain values for results.json.
+    """The figures of one column's groups, as plain values for results.json.
 
-    `noise` is the standard deviation of each count.
+    Args:
+        counts: the confusion matrix [true, predicted] of each group, by the group's value.
+        noise: the standard deviation of the noise on each count.
     """
     tables = {name: np.maximum(table, 0.0) for name, table in sorted(counts.items())}
     shares = {name: _shares(table, noise) for name, table in tables.items()}
@@ -155,11 +165,15 @@ def by_column(counts: Mapping[str, Counts]) -> dict[str, dict[str, Counts]]:
 
 
 def distribution_gaps(tables: Sequence[Counts]) -> tuple[float, float]:
-    """The largest distance between two groups' distributions of the predicted label.
+    """The largest distances between two groups' distributions of the predicted label.
 
-    Kullback-Leibler divergence in nats (the larger direction, half a row added to every label so
-    that one never predicted does not make it infinite), and the mean absolute difference over
-    labels.  (nan, nan) with fewer than two groups.
+    Args:
+        tables: the confusion matrix [true, predicted] of each group.
+
+    Returns:
+        The Kullback-Leibler divergence in nats, in its larger direction (with half a row added to
+        every label, so that a label that is never predicted does not make it infinite), and the
+        mean absolute difference over labels; (nan, nan) with fewer than two groups.
     """
     if len(tables) < 2:
         return math.nan, math.nan
@@ -181,7 +195,7 @@ def _distances(tables: Sequence[Counts]) -> dict[str, float]:
 
 
 def _shares(table: Counts, noise: float) -> dict[str, list[Share]]:
-    """The rates of a group, one share a label (label 1 alone where there are two)."""
+    """The rates of a group: one share per label, and of two labels that of label 1 alone."""
     total = float(table.sum())
     labels = [1] if len(table) == 2 else list(range(len(table)))
     positives = [float(table[c].sum()) for c in labels]
@@ -208,7 +222,7 @@ def _shares(table: Counts, noise: float) -> dict[str, list[Share]]:
 
 
 def _gap(shares: Mapping[str, Mapping[str, Sequence[Share]]], rate: str) -> Gap | None:
-    """The largest difference in `rate` over labels, None where no two groups can be compared."""
+    """The largest difference in `rate` over labels; None where no two groups can be compared."""
     found: list[Gap] = []
     for label in range(max((len(s[rate]) for s in shares.values()), default=0)):
         usable = {name: s[rate][label] for name, s in shares.items() if not s[rate][label].small}

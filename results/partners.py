@@ -19,32 +19,32 @@ MOST_NOISE_OF_MEDIAN = 10.0
 
 
 def partner_accuracy(report: Report) -> float:
-    """Accuracy from the counts a partner released."""
+    """Accuracy by the counts that a partner released; nan without any."""
     return metrics.accuracy(np.asarray(report.confusion))
 
 
 def partner_accuracy_error(report: Report) -> float:
-    """Standard error of `partner_accuracy` by the noise on the counts; a share's is at most 0.5."""
+    """Standard error of `partner_accuracy` by the noise on the counts, at most 0.5."""
     error = metrics.accuracy_error(np.asarray(report.confusion), report.count_noise)
     return error if math.isnan(error) else min(error, 0.5)
 
 
 def pooled(reports: Sequence[Report]) -> list[Report]:
-    """The reports with their counts as they enter figures of all partners together.
+    """The reports, scaled as they enter figures of all partners together.
 
-    Without public rows these figures are sums of counts that partners tell, and whoever tells large
-    ones would decide them.  So nobody counts for more than `MOST_OF_MEDIAN` times the median
-    partner (by the sum of its counts): of a partner with more, counts, sums and noise are scaled
-    down to that.  A partner whose noise is above `MOST_NOISE_OF_MEDIAN` times the median partner's
-    counts for nothing: its counts tell nothing, and its noise would hide what the others tell.
-    Medians are the lower ones, so with two partners the smaller is the measure.  Up to half of the
-    partners can move a median within the range of the others only.
+    Without public rows these figures are sums of counts that partners report, and a partner that
+    reports large counts would decide them.  So no partner counts for more than `MOST_OF_MEDIAN`
+    times the median partner (by the sum of its counts): the counts, sums and noise of a larger one
+    are scaled down.  A partner whose noise is above `MOST_NOISE_OF_MEDIAN` times the median noise
+    counts for nothing: its own counts are lost in it, and it would hide those of the others.
+    Medians are the lower ones, so with two partners the smaller sets the scale.  Fewer than half of
+    the partners can move a median only within the range of the others.
     """
-    told = [r for r in reports if np.any(r.confusion)]
-    if not told:
+    counted = [r for r in reports if np.any(r.confusion)]
+    if not counted:
         return list(reports)
-    most = MOST_OF_MEDIAN * median_low([_rows(r) for r in told])
-    most_noise = MOST_NOISE_OF_MEDIAN * median_low([r.count_noise for r in told])
+    most = MOST_OF_MEDIAN * median_low([_rows(r) for r in counted])
+    most_noise = MOST_NOISE_OF_MEDIAN * median_low([r.count_noise for r in counted])
     return [_scaled(r, _share(r, most, most_noise)) for r in reports]
 
 
@@ -73,19 +73,25 @@ def _scaled(report: Report, share: float) -> Report:
 
 
 def loss_error(report: Report, loss_bound: float = LOSS_BOUND) -> float:
-    """Standard error of the loss by noise: that on the sum of the losses (`loss_bound` times that
-    of a count), and that on the number of rows, the sum of all counts (delta method)."""
+    """Standard error of a report's loss by noise (delta method).
+
+    The sum of the losses carries noise of `loss_bound` times that of a count, and the number of
+    rows, the sum of all counts, carries that of all counts.
+    """
     counts = np.asarray(report.confusion)
     total = float(counts.sum())
     if report.count_noise == 0 or total <= 0:
         return 0.0 if report.count_noise == 0 else math.nan
     spread = math.hypot(loss_bound, report.loss * math.sqrt(counts.size))
-    # That of a number in [0, loss_bound] is at most half of it.
+    # The standard deviation of a number in [0, loss_bound] is at most half of it.
     return min(report.count_noise * spread / total, loss_bound / 2)
 
 
 def partner_figures(reports: Sequence[Report]) -> dict[str, float | None]:
-    """Accuracy over partners, with the standard errors of noise; None where nobody measured."""
+    """Mean, spread and minimum of the partners' accuracies, with standard errors by noise.
+
+    All are None where no partner measured anything.
+    """
     pairs = [(partner_accuracy(r), partner_accuracy_error(r)) for r in reports]
     pairs = [(score, error) for score, error in pairs if math.isfinite(score)]
     names = ("mean_partner_accuracy", "partner_accuracy_std", "worst_partner_accuracy")

@@ -1,4 +1,4 @@
-"""Condition the head's input on the server's public rows, before training begins."""
+"""Feature whitening: fit the head's input transform on public rows, before training begins."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ CALIBRATION_TOKENS = 8192
 
 
 def calibrate_head(network: Network, public: Examples, device: Device) -> None:
-    """Fit the conditioning of a mean head on unlabelled public rows, in place.
+    """Fit the whitening of a mean or token head on unlabelled public rows, in place.
 
-    Uses no private row and no label, so it costs no privacy.
+    It uses no private row and no label, so it costs no privacy.  A head of another kind is left as
+    it is.
     """
     head = network.trained.head
     if not isinstance(head, MeanHead | TokenHead) or len(public) < 2:

@@ -91,18 +91,12 @@ def ask(
     deadline_seconds = question.deadline_seconds
     began = time.monotonic()
     # Twice the deadline: with too few replies at the deadline the round waits for the quorum.
-    out = {
-        name: Message(
-            question.content,
-            node,
-            question.kind,
-            group_id=question.group,
-            ttl=2 * deadline_seconds,
-        )
-        for name, node in nodes.items()
-    }
-    ids = list(grid.push_messages(out.values()))
-    waiting = dict(zip(ids, out, strict=True))
+    ttl = 2 * deadline_seconds
+    out = [
+        Message(question.content, node, question.kind, group_id=question.group, ttl=ttl)
+        for node in nodes.values()
+    ]
+    waiting = dict(zip(grid.push_messages(out), nodes, strict=True))
     needed = math.ceil(question.quorum * len(nodes))
     received: list[Answer] = []
     usable = 0
@@ -113,9 +107,9 @@ def ask(
         replies = list(grid.pull_messages(list(waiting)))
         pulled = time.monotonic() - asked
         while replies:
+            # Let go of one by one: together they may need more memory than there is.
             reply = replies.pop()
-            name = waiting.pop(reply.metadata.reply_to_message_id)
-            answer = _read(name, reply)
+            answer = _read(waiting.pop(reply.metadata.reply_to_message_id), reply)
             usable += not isinstance(answer.body, Refusal)
             on_answer(answer)
             received.append(replace(answer, content=None))

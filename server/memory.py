@@ -8,13 +8,16 @@ from pathlib import Path
 
 import psutil
 
-# Summing up the pages of large processes takes the kernel tens of milliseconds: a watch sleeps this
-# many times as long as its last look took, at least.
+# Summing up the pages of large processes takes the kernel tens of milliseconds, so the sampler
+# sleeps at least this many times as long as its last sample took.
 IDLE_FACTOR = 50
 
 
 class PeakMemory:
-    """Samples the proportional set size of the process tree (shared pages are counted once)."""
+    """Samples the proportional set size of the process tree while it is entered.
+
+    Shared pages are counted once.  `peak_mb` is the largest sample so far, in MB (10^6 bytes).
+    """
 
     def __init__(self, interval_seconds: float = 2.0) -> None:
         self.peak_mb = 0.0
@@ -53,7 +56,7 @@ def tree_mb() -> float:
 
 
 def _proportional(process: psutil.Process) -> int:
-    """Bytes of one process; from the kernel's own sum where there is one, which costs little."""
+    """Memory of one process in bytes; the kernel's own sum, which is cheap, where it has one."""
     rollup = Path(f"/proc/{process.pid}/smaps_rollup")
     if not rollup.exists():
         return int(process.memory_info().rss)

@@ -16,11 +16,20 @@ from server.testset import TestSet
 def reference_update(
     network: Network, parameters: dict[str, Tensor], public: TestSet, config: TrainConfig
 ) -> dict[str, Tensor]:
-    """What local training makes of `parameters` on the public validation rows, as a delta.
+    """The delta that local training of `parameters` on the public validation rows gives.
 
-    As many steps of the same optimiser as a partner takes, each on the mean gradient of all the
+    It takes as many steps of the same optimiser as a partner does, each on the mean gradient of all
     rows, without clipping and noise: the rows are public.  Dropout is off, so that the same
-    parameters give the same update, before and after a resume.
+    parameters give the same update before and after a resume.
+
+    Args:
+        network: its parameters are overwritten.
+        parameters: the global model's trainable parameters by name.
+        public: the server's rows.
+        config: the local training.
+
+    Returns:
+        The change of each parameter, by name.
     """
     network.write(parameters)
     network.trained.eval()

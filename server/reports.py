@@ -1,8 +1,8 @@
-"""A partner's report, held against what is public: the run's settings.
+"""Checks of a partner's report against what is public: the run's settings.
 
-A partner may lie about its own rows, and nothing here can tell.  What is refused is what no honest
-partner of this run can report, so that a lie stays within the range of an honest report; what a
-report counts for beside the others is in `results.partners.pooled`.
+A partner can lie about its own rows without being found out here.  These checks refuse what no
+honest partner of the run could report, so that a lie stays within the range of honest reports;
+`results.partners.pooled` bounds how much one report weighs in common figures.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from results.fairness import by_column
 from results.partners import partner_accuracy
 from server.exchange import Answer
 
-# No partner holds more rows (or, where words are counted, words) than this.
+# The most rows that a partner can have (or words, where words are counted).
 MOST_ROWS = 1e9
 MOST_GROUPS = 1000
-# Normal noise is beyond this many standard deviations once in 10^15.
+# Normal noise exceeds this many standard deviations with a probability of 10^-15.
 SIGMAS = 8.0
-# A run's own epsilon is solved for its rounds; one that a crash repeats is counted again, so an
-# honest ledger may hold more for the run, but not many times more.
+# The noise is solved so that a run spends its epsilon over its rounds.  A round that a crash
+# repeats is counted again, so an honest ledger can hold more for the run, but not many times more.
 MOST_OF_EPSILON = 10.0
-# The noise on the number of training rows is 30 (client/metrics.py); no run asks for this much.
+# The noise on the number of training rows is 30 (client/metrics.py); no run needs this much.
 MOST_NOISE = 1e6
 ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a report of a run can hold, by the run's settings.
+    """The ranges of an honest report, by the run's settings.
 
     Attributes:
-        classes: rows and columns of a table of counts.
+        classes: a confusion matrix has shape [classes, classes].
         sums: shape of the task's own sums.
         loss_bound: a loss is in [0, loss_bound].
-        columns: group columns that the run asks for.
-        private: whether updates carry noise; `exact`: whether counts carry none.
-        epsilon, delta: asked for; 0 without privacy.
-        batch: fewest training rows that a partner can have.
-        trained: most examples that one message trains on (an expectation).
-        seconds: longest time that a message can take.
+        columns: the group columns that the run measures.
+        private: whether updates carry noise.
+        exact: whether counts carry no noise.
+        epsilon, delta: the run's settings; 0 without privacy.
+        batch: the fewest training examples that a partner can have.
+        trained: the most examples that one message trains on (an expectation).
+        seconds: the longest time that a message can take.
     """
 
     classes: int
@@ -63,7 +64,7 @@ class Expected:
 
     @classmethod
     def of(cls, config: Config) -> Expected:
-        """Those of a run."""
+        """The ranges for a run."""
         exact = not config.private_metrics
         return cls(
             classes=config.about.confusion_size(len(config.outputs)),
@@ -84,10 +85,13 @@ class Expected:
 def read_report(answer: Answer, expected: Expected) -> Report:
     """The report in a partner's answer.
 
-    The loss is nan where the counts, with their noise, add up to nothing.
+    Returns:
+        The report.  Its loss is nan where the counts, with their noise, do not add up to a positive
+        number.
 
-    Raises MessageError with the reason when it holds none, another partner's, or what no partner of
-    the run can report.
+    Raises:
+        MessageError: the answer is a refusal or no report, the report is another partner's, or it
+            is outside the range of honest reports.
     """
     body = answer.body
     if isinstance(body, Refusal):
@@ -104,7 +108,7 @@ def read_report(answer: Answer, expected: Expected) -> Report:
 
 
 def _check_numbers(report: Report, expected: Expected) -> None:
-    """Each number by itself.  Comparisons are written so that NaN fails them."""
+    """Check each number on its own; every comparison is written so that NaN fails it."""
     seconds = (0.0, expected.seconds)
     ranges = {
         "examples": (expected.batch, MOST_ROWS),
@@ -118,85 +122,85 @@ def _check_numbers(report: Report, expected: Expected) -> None:
     }
     for name, (low, high) in ranges.items():
         if not low <= getattr(report, name) <= high:
-            raise MessageError(f"the reply's {name} is not between {low:g} and {high:g}")
+            raise MessageError(f"the report's {name} must be between {low:g} and {high:g}")
     if report.delta not in (0.0, expected.delta):
-        raise MessageError(f"the reply's delta is not the run's, {expected.delta:g}")
+        raise MessageError(f"the report's delta must be the run's, {expected.delta:g}")
 
 
 def _check_tables(report: Report, expected: Expected) -> None:
-    """Shape and range of every table of counts."""
+    """Check shape and range of every confusion matrix."""
     if len(report.groups) > MOST_GROUPS:
-        raise MessageError(f"the reply has more than {MOST_GROUPS} groups")
+        raise MessageError(f"the report must have at most {MOST_GROUPS} groups")
     size = expected.classes
     low = -SIGMAS * report.count_noise
     for table in (report.confusion, *report.groups.values()):
         if len(table) != size or any(len(row) != size for row in table):
-            raise MessageError(f"the reply's counts are not tables of {size} rows and columns")
+            raise MessageError(f"the confusion matrix must have shape [{size}, {size}]")
         if not all(low <= count <= MOST_ROWS for row in table for count in row):
             raise MessageError(
-                f"the reply's counts are not between {low:g} and {MOST_ROWS:g} (their noise may "
-                "take them below 0)"
+                f"the report's counts must be between {low:g} (noise can make them negative) and "
+                f"{MOST_ROWS:g}"
             )
     if not expected.exact and report.count_noise == 0 and np.any(report.confusion):
-        raise MessageError("the reply's counts carry no noise, which the run asks for")
+        raise MessageError("the report's counts must carry noise: privacy.metrics=private")
     if float(np.sum(report.confusion)) > MOST_ROWS:
-        raise MessageError(f"the reply's counts add up to more than {MOST_ROWS:g}")
+        raise MessageError(f"the report's counts must add up to at most {MOST_ROWS:g}")
 
 
 def _check_groups(report: Report, expected: Expected) -> None:
-    """Groups are of the columns that the run asks for, and no column counts a row twice."""
+    """Check that groups are of the run's columns, and that no column counts a row twice."""
     total = np.asarray(report.confusion)
     for column, tables in by_column(
         {name: np.asarray(table) for name, table in report.groups.items()}
     ).items():
         if column not in expected.columns:
-            raise MessageError("the reply has groups of a column that the run does not ask for")
+            raise MessageError("the report has groups of a column that data.columns.groups lacks")
         cells = (len(tables) + 1) * total.size
         room = ROUNDING * max(1.0, float(total.sum()))
         room += SIGMAS * report.count_noise * math.sqrt(cells)
         if sum(float(table.sum()) for table in tables.values()) > float(total.sum()) + room:
-            raise MessageError(f"the reply's groups of {column} count more rows than there are")
+            raise MessageError(f"the groups of {column} count more rows than the report has")
 
 
 def _check_sums(report: Report, expected: Expected) -> None:
-    """Every sum is of rows (or words) that were counted, each adding between 0 and 1."""
+    """Check the task's sums, to which each counted row (or word) adds between 0 and 1."""
     rows, columns = expected.sums
     if len(report.sums) != rows or any(len(row) != columns for row in report.sums):
-        raise MessageError(f"the reply's sums are not {rows} rows of {columns} numbers")
+        raise MessageError(f"the report's sums must have shape [{rows}, {columns}]")
     most = float(np.sum(report.confusion)) * (1 + ROUNDING) + ROUNDING
     if not all(0 <= number <= most for row in report.sums for number in row):
-        raise MessageError("the reply's sums are negative or more than its counts")
+        raise MessageError("the report's sums must be between 0 and the number of its counts")
 
 
 def _with_loss(report: Report, expected: Expected) -> Report:
-    """The report with a loss that its counts bear out."""
+    """The report, with a loss only where its counts are positive."""
     if not np.any(report.confusion):
         if not math.isnan(report.loss):
-            raise MessageError("the reply has a loss and no counts")
+            raise MessageError("the report has a loss, but no counts")
         return report
     if not (math.isnan(report.loss) or 0 <= report.loss <= expected.loss_bound * (1 + ROUNDING)):
-        raise MessageError(f"the reply's loss is not between 0 and {expected.loss_bound:g}")
+        raise MessageError(f"the report's loss must be between 0 and {expected.loss_bound:g}")
     if float(np.sum(report.confusion)) <= 0:
         return replace(report, loss=math.nan)
     return report
 
 
 def reply_metrics(report: Report) -> dict[str, float]:
-    """The numbers of a report that fair weights may use.
+    """The metrics of a report that fair weights can use, by name.
 
     A partner without validation rows has neither loss nor accuracy.
     """
-    told = sum(map(sum, report.confusion)) > 0
-    measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if told else {}
+    counted = sum(map(sum, report.confusion)) > 0
+    measured = {"loss": report.loss, "accuracy": partner_accuracy(report)} if counted else {}
     if (gap := _largest_gap(report)) is not None:
         measured["gap"] = gap
     return {**measured, "examples": report.examples}
 
 
 def _largest_gap(report: Report) -> float | None:
-    """Equalised-odds difference between a partner's groups; None where it has not two to compare.
+    """The equalised-odds difference between a partner's groups; None with fewer than two groups.
 
-    Of several columns of groups, the one that differs most.
+    With several group columns, the largest difference.
     """
     tables = {name: np.asarray(counts) for name, counts in report.groups.items()}
     found = [gaps(list(t.values()))["equalized_odds"] for t in by_column(tables).values()]

@@ -1,7 +1,7 @@
-"""The server's own public rows: a held-out test set, and a disjoint validation set.
+"""The server's own public rows: a held-out test set and a disjoint validation set.
 
-The validation rows serve decisions (the appeal of a dropped update); the test rows serve figures
-and nothing else, so that no decision is tuned on what is reported.
+Decisions (such as an appeal) use the validation rows, and the reported figures use the test rows,
+so that no decision is tuned on what is reported.
 """
 
 from __future__ import annotations
@@ -39,9 +39,15 @@ def public_rows(config: Config) -> tuple[Table, Table] | None:
 
 
 def check_supplied(pipeline: Pipeline, config: Config, remedy: str) -> None:
-    """Raise UserError when a run of `config` cannot supply what `pipeline` reads.
+    """Check that a run has the data that its strategy reads.
 
-    `remedy` names the keys that give the server public rows.
+    Args:
+        pipeline: the strategy.
+        config: the run.
+        remedy: the keys that give the server public rows, for the message.
+
+    Raises:
+        UserError: group columns or public rows are missing.
     """
     if isinstance(pipeline.fair, FairFed) and not config.data.columns.groups:
         raise UserError("strategy.fair: needs groups to compare; name them in data.columns.groups")

@@ -1,4 +1,4 @@
-"""MLflow: a SQLite store beside the run's directory, unless another is named."""
+"""MLflow: a SQLite store in the parent of the run directory, unless `tracking.uri` names one."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from common.files import write_atomic
 
 STORE = "mlflow.db"
 RUN = "mlflow.run"
-# What MLflow takes of a value.
+# MLflow's limit for a parameter value.
 MOST_LETTERS = 500
 
 
 class MLflow:
     """One run of MLflow for one run directory; a sweep's trials share store and experiment."""
 
-    def __init__(self, tracking: TrackingConfig, place: Path) -> None:
+    def __init__(self, tracking: TrackingConfig, directory: Path) -> None:
         self.tracking = tracking
-        self.place = place
-        self.uri = tracking.uri or f"sqlite:///{place.parent / STORE}"
+        self.directory = directory
+        self.uri = tracking.uri or f"sqlite:///{directory.parent / STORE}"
         self.run = ""
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the run; a run directory that is continued has the same one again."""
-        # Two trials that make the store at once would both write its tables.
-        with (self.place.parent / ".mlflow.lock").open("w") as file:
+        # Two trials that create the store at the same time would both write its tables.
+        with (self.directory.parent / ".mlflow.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             self.client = MlflowClient(self.uri)
             found = self.client.get_experiment_by_name(self.tracking.project)
-            artefacts = (self.place.parent / "mlartifacts").as_uri()
+            artefacts = (self.directory.parent / "mlartifacts").as_uri()
             experiment = (
                 found.experiment_id
                 if found
@@ -44,14 +44,14 @@ class MLflow:
                     self.tracking.project, None if self.tracking.uri else artefacts
                 )
             )
-        known = self.place / RUN
+        known = self.directory / RUN
         if known.exists():
             self.run = known.read_text().strip()
             self.client.update_run(self.run, "RUNNING")
             return
         tags = {"group": self.tracking.group} if self.tracking.group else {}
-        made = self.client.create_run(experiment, tags=tags, run_name=self.place.name)
-        self.run = made.info.run_id
+        created = self.client.create_run(experiment, tags=tags, run_name=self.directory.name)
+        self.run = created.info.run_id
         write_atomic(known, self.run + "\n")
         params = [Param(key, str(value)[:MOST_LETTERS]) for key, value in settings.items()]
         for first in range(0, len(params), 100):

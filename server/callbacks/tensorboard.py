@@ -14,7 +14,7 @@ from server.callbacks.base import Callback
 class TensorBoard(Callback):
     """Writes every number of a round under its name in rounds.csv.
 
-    What partners measure of a round's model arrives with the next round, and is written then.
+    Partners measure a round's model in the next round, and these figures are written then.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -23,14 +23,14 @@ class TensorBoard(Callback):
         self.open: list[RoundRecord] = []
 
     def round_ended(self, record: RoundRecord) -> None:
-        """Write what is known of this round, and what has become known of the one before."""
+        """Write the figures of this round, and those of the round before that are new."""
         self.open = [*self.open[-1:], record]
         for row in self.open:
             self._write(row.row())
         self.writer.flush()
 
     def finished(self, results: dict[str, Any]) -> None:
-        """Write what is still missing and close the file."""
+        """Write the figures that are still missing and close the file."""
         for row in results["rounds"]:
             self._write(row)
         self.writer.close()

@@ -16,13 +16,13 @@ from server.callbacks.base import Callback
 
 log = logging.getLogger(__name__)
 FILES = ("config.yaml", "results.json", "rounds.csv", "report.html")
-# Where rows come from is nobody's business but the coordinator's; paths say nothing elsewhere.
+# Where rows come from concerns the coordinator alone; paths mean nothing on other machines.
 LEFT_OUT = ("data", "tracking")
 PATHS = ("dir", "resume", "cache_dir")
 
 
 class Service(Protocol):
-    """Where a run's figures go."""
+    """A service that records the figures of one run."""
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Open the run, or the same one again after it was cut off."""
@@ -35,16 +35,17 @@ class Service(Protocol):
 
 
 class Tracker(Callback):
-    """Tells a service; one that fails is given up, and the run goes on.
+    """Sends a run's settings, figures and files to a service.
 
-    What partners measure of a round's model arrives with the next round, and is told then.
+    When the service fails, tracking stops and the run goes on.  Partners measure a round's model in
+    the next round, and these figures are sent then.
     """
 
     def __init__(self, config: Config, service: Service | None = None) -> None:
         self.config = config
-        self.place = Path(str(config.run.dir))
-        self.service: Service | None = service or _service(config, self.place)
-        self.told: set[tuple[int, str]] = set()
+        self.directory = Path(str(config.run.dir))
+        self.service: Service | None = service or _service(config, self.directory)
+        self.sent: set[tuple[int, str]] = set()
         self.last: RoundRecord | None = None
 
     def started(self, partners: list[str], rounds: int, first_round: int) -> None:
@@ -52,32 +53,32 @@ class Tracker(Callback):
         self._do("begin", {**settings(self.config), "partners": len(partners)})
 
     def round_ended(self, record: RoundRecord) -> None:
-        """Tell what is known of this round, and what has become known of the one before."""
+        """Send the figures of this round, and those of the round before that are new."""
         for row in filter(None, (self.last, record)):
-            self._tell(row.row())
+            self._send(row.row())
         self.last = record
 
     def finished(self, results: dict[str, Any]) -> None:
-        """Tell what is still missing, the final figures and the files."""
+        """Send the figures that are still missing, the final ones and the files."""
         for row in results["rounds"]:
-            self._tell(row)
+            self._send(row)
         final, cost = results["final"], results["cost"]
         figures = {f"final/{k}": v for k, v in final.items() if isinstance(v, int | float)}
         figures |= {f"gaps/{k}": v for k, v in final["gaps"].items() if v is not None}
         figures |= {f"cost/{k}": v for k, v in cost.items() if isinstance(v, int | float)}
         figures["final/epsilon"] = final["epsilon"]["max"]
-        files = [path for name in FILES if (path := self.place / name).exists()]
+        files = [path for name in FILES if (path := self.directory / name).exists()]
         self._do("end", figures, files)
 
-    def _tell(self, row: Mapping[str, Any]) -> None:
+    def _send(self, row: Mapping[str, Any]) -> None:
         number = int(row["round"])
         new = {
             name: float(value)
             for name, value in row.items()
-            if name != "round" and value is not None and (number, name) not in self.told
+            if name != "round" and value is not None and (number, name) not in self.sent
         }
         if new:
-            self.told |= {(number, name) for name in new}
+            self.sent |= {(number, name) for name in new}
             self._do("log", number, new)
 
     def _do(self, call: str, *arguments: Any) -> None:
@@ -92,35 +93,37 @@ class Tracker(Callback):
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What was chosen, flat: `privacy.epsilon`; nothing of the data but its source."""
+    """The run's settings by full key, such as `privacy.epsilon`; of the data only the source."""
     tree = asdict(config)
     for key in PATHS:
         del tree["run"][key]
-    found: dict[str, Any] = {"config_hash": config_hash(config), "data.source": config.data.source}
+    flat: dict[str, Any] = {"config_hash": config_hash(config), "data.source": config.data.source}
 
     def walk(prefix: str, branch: Mapping[str, Any]) -> None:
         for key, value in branch.items():
             if isinstance(value, Mapping):
                 walk(f"{prefix}{key}.", value)
             else:
-                found[f"{prefix}{key}"] = value
+                flat[f"{prefix}{key}"] = value
 
     walk("", {key: value for key, value in tree.items() if key not in LEFT_OUT})
-    return found
+    return flat
 
 
 def check_tracking(tracking: TrackingConfig) -> None:
     """Raises UserError when the service that was chosen is not installed."""
     name = tracking.service
     if name != "none" and find_spec(name) is None:
-        raise UserError(f"tracking: {name} is not installed: pip install 'fedaccord[{name}]'")
+        raise UserError(
+            f"tracking.service: {name} is not installed; pip install 'fedaccord[{name}]'"
+        )
 
 
-def _service(config: Config, place: Path) -> Service:
+def _service(config: Config, directory: Path) -> Service:
     if config.tracking.service == "wandb":
         from server.callbacks.wandb import Wandb
 
-        return Wandb(config.tracking, place)
+        return Wandb(config.tracking, directory)
     from server.callbacks.mlflow import MLflow
 
-    return MLflow(config.tracking, place)
+    return MLflow(config.tracking, directory)

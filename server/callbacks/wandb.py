@@ -1,4 +1,4 @@
-"""Weights & Biases: offline in the run's directory, unless it may go online."""
+"""Weights & Biases: offline in the run directory, unless `tracking.online` is set."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from common.files import sha256_text
 class Wandb:
     """One run of Weights & Biases for one run directory."""
 
-    def __init__(self, tracking: TrackingConfig, place: Path) -> None:
+    def __init__(self, tracking: TrackingConfig, directory: Path) -> None:
         self.tracking = tracking
-        self.place = place
+        self.directory = directory
         self.run: Any = None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -25,10 +25,10 @@ class Wandb:
         self.run = wandb.init(
             project=self.tracking.project,
             group=self.tracking.group,
-            name=self.place.name,
-            id=sha256_text(str(self.place))[:16],
+            name=self.directory.name,
+            id=sha256_text(str(self.directory))[:16],
             resume="allow",
-            dir=str(self.place),
+            dir=str(self.directory),
             mode="online" if self.tracking.online else "offline",
             config=dict(settings),
             # Only what is logged here: no terminal, no code, no machine.

@@ -54,7 +54,9 @@ def test_a_tagger_is_no_classifier_to_the_hub() -> None:
 
 def test_it_says_what_the_results_say() -> None:
     found = measured()
-    text = model_card(job("strategy.robust=median"), found, simulated=True)
+    config = job("strategy.robust=median")
+    config.strategy["pre"] = {"mixing": {"_target_": "strategies.pre.nnm.NNM", "f": 2}}
+    text = model_card(config, found, simulated=True)
     assert "ε = 1.500" in text
     assert "asked for: 8" in text
     assert "3 partners held 300 training rows" in text
@@ -63,6 +65,7 @@ def test_it_says_what_the_results_say() -> None:
     gap = found["final"]["fairness"]["groups"]["g"]["gaps"]["equal_opportunity"]
     assert f"{100 * gap['value']:.1f} points [{100 * gap['interval'][0]:.1f}" in text
     assert "Median (f = 1)" in text
+    assert "| before merging | NNM (f = 2) |" in text
     assert "tolerate 1 malicious" in text
     assert "2 update(s) were refused" in text
     assert "drawn from a seed" in text

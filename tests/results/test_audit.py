@@ -247,3 +247,10 @@ def test_a_run_is_not_continued_on_what_was_changed(tmp_path: Path) -> None:
 def test_no_log_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", str(tmp_path)]) == 2
     assert "no audit log" in capsys.readouterr().err
+
+
+def test_the_digest_covers_every_package_that_a_run_may_import() -> None:
+    root = Path(audit.__file__).parent.parent
+    packages = {path.parent.name for path in root.glob("*/__init__.py")} - {"bench", "tests"}
+    assert packages <= set(audit.PACKAGES)
+    assert [name for name in audit.PACKAGES if not (root / name).is_dir()] == []
