@@ -68,7 +68,8 @@ def test_survivors_are_those_that_no_test_sees(tmp_path: Path) -> None:
     )
     (tmp_path / "go.py").write_text(
         "import sys\nimport bench.mutation as m\n"
-        "m.TESTS, m.LEAST_PATIENCE = (('pkg/', ('tests/test_code.py',)),), 3.0\nsys.exit(m.main())\n"
+        "m.TESTS, m.LEAST_PATIENCE = (('pkg/', ('tests/test_code.py',)),), 3.0\n"
+        "sys.exit(m.main())\n"
     )
     command = [sys.executable, "go.py", "pkg/code.py", "--out", "out.jsonl"]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
