@@ -29,6 +29,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -59,6 +60,7 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "client/accounting/",
         (
+            "tests/client/test_mechanisms.py",
             "tests/client/test_accounting_figures.py",
             "tests/client/test_accounting.py",
             "tests/auditing/test_trade_off.py",
@@ -80,6 +82,8 @@ TESTS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 # A mutant is stopped after this many times what its tests took, and this long at least.
 PATIENCE, LEAST_PATIENCE = 5.0, 20.0
+# A mutant may ask for any amount of memory; it gets this much, in bytes.
+MEMORY = 6 * 2**30
 ARGUMENTS = ("-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "--tb=no")
 
 
@@ -219,6 +223,7 @@ def in_child(work: Any, seconds: float) -> tuple[str, Any]:
         child = os.fork()
         if child == 0:
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
             quiet = os.open(os.devnull, os.O_RDWR)
             for stream in (0, 1, 2):
                 os.dup2(quiet, stream)
