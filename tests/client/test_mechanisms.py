@@ -101,7 +101,7 @@ def test_plain_gaussians_are_one() -> None:
 def test_there_is_nothing_to_calibrate_beyond_the_ranges(
     target: float, rate: float, steps: int
 ) -> None:
-    with pytest.raises(ValueError, match="target epsilon|nothing to calibrate"):
+    with pytest.raises(ValueError, match=r"target epsilon|nothing to calibrate"):
         calibrate(target, 1e-5, rate, steps)
 
 
