@@ -23,7 +23,6 @@ from client.accounting import (
     rdp,
     rdp_epsilon,
     renyi,
-    smallest_noise,
     worst_rdp_epsilon,
 )
 
@@ -141,24 +140,3 @@ def test_the_lifetime_filter() -> None:
     assert lifetime.noise_within(limit, 0.1, 24, [], planned=True) == near(0.7201866794219323)
     wide = lifetime.noise_within(Budget(300.0, 1e-5), 0.1, 2, [], planned=False)
     assert wide == near(0.08193507572029778)
-
-
-@pytest.mark.parametrize("least", [1e-3, 0.2, 0.25, 0.3, 1.0, 17.3, 262_144.0])
-def test_the_smallest_noise_is_enough_and_hardly_more(least: float) -> None:
-    asked: list[float] = []
-
-    def enough(sigma: float) -> bool:
-        asked.append(sigma)
-        return sigma >= least
-
-    sigma = smallest_noise(enough, 1.01)
-    assert sigma is not None
-    assert least <= sigma <= 1.01 * least
-    # Not far beyond either: some mechanisms are slow, or overflow, at extreme noise.
-    assert min(0.25, least / 4) <= min(asked)
-    assert max(asked) <= max(4 * least, 0.25)
-    assert len(asked) < 30
-
-
-def test_no_noise_up_to_a_million_is_enough() -> None:
-    assert smallest_noise(lambda sigma: sigma > 300_000, 1.01) is None
