@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common.errors import UserError
 from common.tasks import TASKS
 from results.run_directory import RESULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pandas import DataFrame
     from transformers import Pipeline
 
@@ -129,7 +131,8 @@ class Run:
 
         model, tokenizer = load_delivered(self.directory)
         task, settings = _PIPELINES[self.config.task]
-        make: Any = pipeline
+        # The overloads of `pipeline` are by literal task names.
+        make = cast("Callable[..., Pipeline]", pipeline)
         return make(task, model=model, tokenizer=tokenizer, device="cpu", **settings)
 
     @property

@@ -167,7 +167,7 @@ def test_only_our_own_bundle_without_code_is_accepted() -> None:
         for entry in old.infolist():
             content = old.read(entry).replace(b"client.app:app", b"os:system")
             new.writestr(entry, content)
-    with pytest.raises(UserError, match="not that of a fedaccord run"):
+    with pytest.raises(UserError, match="not the bundle of a fedaccord run"):
         check_bundle(spoilt.getvalue())
 
 
