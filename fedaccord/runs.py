@@ -144,4 +144,7 @@ class Run:
         final = self.figures["final"]
         headline = TASKS[self.config.task].headline
         name = "accuracy" if headline is None else headline[0]
-        return f"Run({str(self.directory)!r}, {name}={final[name]:.4g})"
+        here = Path.cwd()
+        inside = self.directory.is_relative_to(here)
+        path = self.directory.relative_to(here) if inside else self.directory
+        return f"Run({str(path)!r}, {name}={final[name]:.4g})"
