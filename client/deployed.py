@@ -224,15 +224,15 @@ def _data(path: Path, tree: dict[str, Any], split_seed: int) -> DataConfig:
     try:
         data = read(DataConfig, {"source": "csv", "test_fraction": 0.0, **tree}, "data")
         data = replace(data, split_seed=split_seed)
+        needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
+        if len(data.labels) < needed:
+            raise UserError(
+                f"data.labels: must name at least {needed}; list every label of the federation in "
+                "its order"
+            )
         check_data(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
-    if len(data.labels) < needed:
-        raise UserError(
-            f"{path}: data.labels: must name at least {needed}; list every label of the federation "
-            "in its order"
-        )
     if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
         data = replace(data, path=str(_beside(path, data.path)))
     if data.names_model:

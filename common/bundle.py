@@ -1,7 +1,7 @@
-"""The Flower app bundle of a deployed run: a name, a version, a place for the configuration.
+"""The Flower app bundle of a deployed run: a name, a version and a key for the configuration.
 
-It holds no code.  Partners and the coordinator run what they installed themselves, and both check
-what arrives before Flower unpacks it: anything but this one file is refused.
+The bundle contains no code: partners and the coordinator run what they installed themselves. Both
+check a bundle before Flower unpacks it, and refuse a bundle with any other file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,14 @@ config = ""
 
 
 def build_bundle(version: str | None = None) -> bytes:
-    """The bundle of this installation; the same version always gives the same bytes."""
+    """Build the bundle of this installation.
+
+    Args:
+        version: The version of fedaccord; by default the installed one.
+
+    Returns:
+        A ZIP archive. The same version always gives the same bytes.
+    """
     project = _TEMPLATE.format(version=version or installed_version("fedaccord")).encode()
     digest = hashlib.sha256(project).hexdigest()
     files = {PROJECT: project, MANIFEST: f"{PROJECT},{digest},{8 * len(project)}".encode()}
@@ -50,9 +57,14 @@ def build_bundle(version: str | None = None) -> bytes:
 
 
 def check_bundle(content: bytes) -> None:
-    """Do nothing if `content` is the bundle of this very version.
+    """Check that `content` is the bundle of the installed version.
 
-    Raises UserError when it carries another file, is another version's, or is no bundle.
+    Args:
+        content: A ZIP archive from the coordinator.
+
+    Raises:
+        Refused: The bundle is of another version.
+        UserError: The bundle contains another file, is too large, or cannot be read.
     """
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
@@ -60,11 +72,11 @@ def check_bundle(content: bytes) -> None:
             total = sum(entry.file_size for entry in archive.infolist())
             if extra := sorted(names - {PROJECT, MANIFEST}):
                 raise UserError(
-                    f"the coordinator's bundle carries {len(extra)} files besides its "
-                    "configuration; this installation runs no code that it did not install itself"
+                    f"the coordinator's bundle contains {len(extra)} files besides its "
+                    "configuration; a deployed partner runs only code that it installed itself"
                 )
             if total > MAX_BYTES:
-                raise UserError("the coordinator's bundle is larger than a configuration")
+                raise UserError(f"the coordinator's bundle is larger than {MAX_BYTES} bytes")
             project = tomllib.loads(archive.read(PROJECT).decode())
         theirs = str(project["project"]["version"])
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
@@ -77,4 +89,4 @@ def check_bundle(content: bytes) -> None:
             "install the same version on both sides",
         )
     if project != tomllib.loads(_TEMPLATE.format(version=ours)):
-        raise UserError("the coordinator's bundle is not that of a fedaccord run")
+        raise UserError("the coordinator's bundle is not the bundle of a fedaccord run")

@@ -36,7 +36,7 @@ _PROBLEMS = {
 class Settings(BaseModel):
     """Base of the models: unknown keys are errors, types are not converted, values are final."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True)
 
 
 def _port(value: int) -> int:
@@ -80,7 +80,7 @@ def unknown_key(key: str, known: Sequence[str]) -> str:
         key: the last part of the key.
         known: the names that are allowed in its place.
     """
-    near = difflib.get_close_matches(key, known, n=1)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     remedy = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
     return f"there is no such key; {remedy}"
 

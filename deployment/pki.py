@@ -1,6 +1,6 @@
-"""Keys and certificates of a federation: one authority, one server, one key pair a partner.
+"""Keys and certificates of a federation: one authority, one server, one key pair per partner.
 
-TLS certificates are X.509 on P-256, signed by the federation's own authority.  A partner's key
+TLS certificates are X.509 on P-256, signed by the federation's own authority. A partner's key
 (P-384, OpenSSH format) signs its requests to the coordinator; it is not a TLS client certificate.
 """
 
@@ -17,13 +17,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS, SERVER_DAYS = 3650, 825
-# The server's own processes reach it by these names.
+# The server's own processes connect to these names.
 LOCAL_NAMES = ("localhost", "127.0.0.1")
 
 
 @dataclass(frozen=True)
 class KeyPair:
-    """A private key and what belongs to it in public (a certificate or a public key)."""
+    """A private key and its public part.
+
+    Attributes:
+        private: The private key, PEM.
+        public: A certificate (PEM) or a public key (OpenSSH).
+    """
 
     private: bytes
     public: bytes
@@ -45,7 +50,11 @@ def _subject(name: str) -> x509.Name:
 
 
 def new_authority(federation: str) -> KeyPair:
-    """A self-signed authority that may sign servers and no further authority."""
+    """Create a self-signed authority that may sign servers but no further authority.
+
+    Args:
+        federation: The name of the federation.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject, now = _subject(f"{federation} authority"), datetime.now(UTC)
     certificate = (
@@ -65,7 +74,12 @@ def new_authority(federation: str) -> KeyPair:
 
 
 def new_server(authority: KeyPair, names: Sequence[str]) -> KeyPair:
-    """A server certificate for the host names and IP addresses `names`, and for this machine."""
+    """Create a server certificate, which is also valid for `LOCAL_NAMES`.
+
+    Args:
+        authority: The federation's authority.
+        names: Host names and IP addresses of the server.
+    """
     signer = serialization.load_pem_private_key(authority.private, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
     issuer = x509.load_pem_x509_certificate(authority.public)
@@ -92,7 +106,11 @@ def new_server(authority: KeyPair, names: Sequence[str]) -> KeyPair:
 
 
 def new_node(name: str) -> KeyPair:
-    """A partner's key pair, both halves in OpenSSH's format."""
+    """Create a partner's key pair, both keys in OpenSSH format.
+
+    Args:
+        name: The partner; it becomes the comment of the public key.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM,

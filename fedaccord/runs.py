@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from common.errors import UserError
 from common.tasks import TASKS
 from results.run_directory import RESULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pandas import DataFrame
     from transformers import Pipeline
 
@@ -129,9 +131,9 @@ class Run:
 
         model, tokenizer = load_delivered(self.directory)
         task, settings = _PIPELINES[self.config.task]
-        make: Any = pipeline
-        made: Pipeline = make(task, model=model, tokenizer=tokenizer, device="cpu", **settings)
-        return made
+        # The overloads of `pipeline` are by literal task names.
+        make = cast("Callable[..., Pipeline]", pipeline)
+        return make(task, model=model, tokenizer=tokenizer, device="cpu", **settings)
 
     @property
     def report(self) -> Path:
@@ -142,4 +144,7 @@ class Run:
         final = self.figures["final"]
         headline = TASKS[self.config.task].headline
         name = "accuracy" if headline is None else headline.name
-        return f"Run({str(self.directory)!r}, {name}={final[name]:.4g})"
+        here = Path.cwd()
+        inside = self.directory.is_relative_to(here)
+        path = self.directory.relative_to(here) if inside else self.directory
+        return f"Run({str(path)!r}, {name}={final[name]:.4g})"

@@ -1,4 +1,4 @@
-"""A network connection that a test can cut."""
+"""A TCP connection that tests can cut and mend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provisioning, bundles, partner.yaml and the outer door, without a running federation."""
+"""Bundles, partner.yaml, the outer door and refusals, without a running federation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import errno
 import io
 import os
-import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 from fastapi import HTTPException
 from flwr.app import Context, Message, RecordDict
 from flwr.proto.fleet_pb2 import PushMessagesRequest
@@ -32,16 +29,10 @@ from common.config import Config, DataConfig, to_json
 from common.errors import UserError
 from common.refusals import Reason, Refused
 from deployment.federation import load_federation
-from deployment.kits import provision, revoke_partner, rotate_partner
+from deployment.kits import provision
 from deployment.partner_check import check_data
-from scripts import cli
 from server.superlink import FleetOnly, of_itself
-
-FEDERATION = {
-    "federation": "test",
-    "server": {"host": "server.example.org", "port": 1443, "names": ["10.0.0.7"]},
-    "partners": ["north", "south"],
-}
+from tests.deployment.kit import FEDERATION, kit
 
 
 @pytest.fixture
@@ -50,97 +41,6 @@ def made(tmp_path: Path) -> tuple[Path, Path]:
     file.write_text(yaml.safe_dump(FEDERATION))
     provision(load_federation(file), tmp_path / "kits")
     return file, tmp_path / "kits"
-
-
-def kit(out: Path, name: str) -> dict[str, bytes]:
-    with tarfile.open(out / "partners" / f"{name}.tar.gz") as archive:
-        found = {}
-        for entry in archive.getmembers():
-            if entry.isfile():
-                assert entry.mode == 0o600
-                file = archive.extractfile(entry)
-                assert file is not None
-                found[entry.name.removeprefix(f"{name}/")] = file.read()
-    return found
-
-
-def test_each_kit_holds_its_own_key_and_no_other(made: tuple[Path, Path]) -> None:
-    _, out = made
-    kits = {name: kit(out, name) for name in ("north", "south")}
-    assert kits["north"]["node.key"] != kits["south"]["node.key"]
-    for name, files in kits.items():
-        private = load_ssh_private_key(files["node.key"], None)
-        public = load_ssh_public_key((out / "coordinator/partners" / f"{name}.pub").read_bytes())
-        assert private.public_key().public_numbers() == public.public_numbers()  # type: ignore
-        assert sum(b"PRIVATE KEY" in content for content in files.values()) == 1
-        other = kits["south" if name == "north" else "north"]["node.key"]
-        assert not any(other in content for content in files.values())
-    everything = [p for p in out.rglob("*") if p.is_file()]
-    assert all(p.stat().st_mode & 0o777 == 0o600 for p in everything)
-    assert all(p.stat().st_mode & 0o777 == 0o700 for p in out.rglob("*") if p.is_dir())
-    holding = {p.name for p in everything if b"PRIVATE KEY" in p.read_bytes()}
-    assert holding == {"ca.key", "server.key"}
-
-
-def test_the_server_certificate_is_for_its_names_and_signed_by_the_authority(
-    made: tuple[Path, Path],
-) -> None:
-    _, out = made
-    authority = x509.load_pem_x509_certificate((out / "coordinator/ca.pem").read_bytes())
-    server = x509.load_pem_x509_certificate((out / "coordinator/server.pem").read_bytes())
-    server.verify_directly_issued_by(authority)
-    names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["server.example.org", "localhost"]
-    assert [str(x) for x in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.7", "127.0.0.1"]
-
-
-def test_rotation_and_revocation_touch_one_partner(made: tuple[Path, Path]) -> None:
-    file, out = made
-
-    def state() -> dict[str, bytes]:
-        return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-
-    before = state()
-    assert provision(load_federation(file), out) == []
-    assert state() == before
-    rotate_partner(load_federation(file), out, "north")
-    after = state()
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"partners/north.tar.gz", "coordinator/partners/north.pub"}
-    revoke_partner(out, "south")
-    assert set(after) - set(state()) == {
-        "partners/south.tar.gz",
-        "coordinator/partners/south.pub",
-    }
-
-
-def test_nothing_secret_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "federation.yaml"
-    file.write_text(yaml.safe_dump(FEDERATION))
-    assert cli.main(["provision", str(file), "--out", str(tmp_path / "kits")]) == 0
-    printed = "".join(capsys.readouterr())
-    secrets = (tmp_path / "kits/authority/ca.key").read_text().splitlines()[1:-1]
-    assert "PRIVATE" not in printed
-    assert not any(line in printed for line in secrets)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"partners": []}, "partners"),
-        ({"partners": ["../x"]}, "letters"),
-        ({"partners": ["a", "A"]}, "twice"),
-        ({"server": {"host": "h", "port": 0}}, "server.port"),
-        ({"server": {"host": "h", "prt": 1}}, "server.prt"),
-    ],
-)
-def test_a_wrong_federation_file_is_one_line(
-    tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
-    file = tmp_path / "federation.yaml"
-    file.write_text(yaml.safe_dump({**FEDERATION, **change}))
-    with pytest.raises(UserError, match=words):
-        load_federation(file)
 
 
 def with_file(name: str) -> bytes:
@@ -168,7 +68,7 @@ def test_only_our_own_bundle_without_code_is_accepted() -> None:
         for entry in old.infolist():
             content = old.read(entry).replace(b"client.app:app", b"os:system")
             new.writestr(entry, content)
-    with pytest.raises(UserError, match="not that of a fedaccord run"):
+    with pytest.raises(UserError, match="not the bundle of a fedaccord run"):
         check_bundle(spoilt.getvalue())
 
 
@@ -285,25 +185,6 @@ def test_a_partner_de_identifies_by_its_own_choice(made: tuple[Path, Path], tmp_
     said = check_data(own)
     assert said.endswith("replaced in all of them: 40 identifiers, 40 numbers")
     assert "room" not in said
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"server": "nowhere"}, "HOST:PORT"),
-        ({"server": "h:1", "polcy": {}}, "polcy"),
-        ({"data": {"labels": ["a", "b"], "test_path": "x"}}, "test_path"),
-        ({"data": {"labels": ["a", "b"], "pth": "x"}}, "pth"),
-        ({"data": {"labels": []}}, "labels"),
-        ({"split_seed": -1}, "split_seed"),
-        ({"policy": {"tasks": []}}, "policy.lifetime"),
-    ],
-)
-def test_a_wrong_partner_file_is_one_line(
-    made: tuple[Path, Path], tmp_path: Path, change: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UserError, match=words):
-        load_partner_file(partner_file(made[1], tmp_path, **change))
 
 
 def test_the_outer_door_serves_partners_only() -> None:
