@@ -1,8 +1,8 @@
-# Sourced by quickstart.sh and test.sh: a Python environment with fedaccord in it.
+# Sourced by quickstart.sh, test.sh and CI: provides a Python environment with fedaccord in it.
 # Usage: prepare EXTRAS   (for example: prepare demo,dev)
 prepare() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
-  # A federation is many processes: without bytecode each would compile what it imports anew.
+  # A federation has many processes, and without bytecode each would compile what it imports again.
   unset PYTHONDONTWRITEBYTECODE
   if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     local python=""
@@ -27,7 +27,7 @@ prepare() {
     echo "fedaccord needs pip in this environment (python -m ensurepip)" >&2
     exit 2
   fi
-  # Installing is skipped when this pyproject.toml was installed before with these extras or more.
+  # Skip the installation if this pyproject.toml was installed before with these extras or more.
   local prefix mark stamp
   prefix="$(python -c 'import sys; print(sys.prefix)')"
   mark="$(cat pyproject.toml scripts/environment.sh | cksum) $PWD"
@@ -37,14 +37,15 @@ prepare() {
     esac
   done
   echo "installing fedaccord[$1] (a few minutes the first time)"
-  # Most of what is installed is never imported: Python compiles what is when it is.
+  # Most installed modules are never imported; Python compiles the others on first import.
   if ! python -m pip install -q --no-compile -e ".[$1]"; then
     echo "installing failed: pip's message above says why (is a package index reachable?)" >&2
     exit 2
   fi
   case ",$1," in
     *,dev,*)
-      # The oracle for robust rules. Its own requirements pull torchvision, which is not needed.
+      # The reference implementation of robust rules. Its requirements include torchvision, which is
+      # not needed.
       python -m pip install -q --no-compile --no-deps "byzfl==0.0.11" || exit 2 ;;
   esac
   echo "$mark" >"$prefix/.fedaccord-$1"

@@ -188,13 +188,16 @@ def broken_layers(root: Path) -> list[str]:
         root: The project's folder.
 
     Returns:
-        import-linter's report in one item, or nothing where every contract is kept.
+        import-linter's report on broken contracts in one item, or nothing if all are kept.
     """
     # A process of its own: import-linter imports the packages from the folder it is started in.
     program = "from importlinter.cli import lint_imports_command as lint; lint()"
-    command = [sys.executable, "-c", program, "--no-cache", "--no-logo"]
+    command = [sys.executable, "-c", program, "--no-cache"]
     checked = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return [] if checked.returncode == 0 else [(checked.stdout + checked.stderr).strip()]
+    if checked.returncode == 0:
+        return []
+    _, heading, broken = checked.stdout.partition("Broken contracts")
+    return [f"{heading}{broken}" if heading else checked.stdout + checked.stderr]
 
 
 def findings(root: Path) -> list[str]:

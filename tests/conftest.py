@@ -26,9 +26,13 @@ DEPLOYMENT_TIMEOUT_SECONDS = 1800
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.get_closest_marker("deploy") and not item.get_closest_marker("timeout"):
+    """Deployments come last and in the order of their files: one federation lives through them."""
+    story = [item for item in items if item.get_closest_marker("deploy")]
+    for item in story:
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(DEPLOYMENT_TIMEOUT_SECONDS))
+    story.sort(key=lambda item: (item.path, item.reportinfo()[1] or 0))
+    items[:] = [item for item in items if item not in story] + story
 
 
 def review(positive: bool, generator: random.Random) -> str:

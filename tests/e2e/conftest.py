@@ -15,12 +15,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from common.evaluation import Evaluation
 from scripts import simulate
+from server.testset import TestSet
 
 Start = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., str]
@@ -119,9 +123,52 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
     runtime.end()
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A finished run, and the loss of every evaluation on the server's test rows, in order."""
+
+    directory: Path
+    losses: list[float]
+
+
+def measured(run: Run, directory: Path, *overrides: str) -> Measured:
+    """Run a simulation in this process and note what the server evaluates."""
+    losses: list[float] = []
+    evaluate = TestSet.evaluate
+
+    def noted(*arguments: Any) -> Evaluation:
+        losses.append((evaluation := evaluate(*arguments)).loss)
+        return evaluation
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestSet, "evaluate", noted)
+        run(*overrides, f"run.dir={directory}")
+    return Measured(directory, losses)
+
+
 @pytest.fixture(scope="session")
-def finished(run: Run, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured_run(run: Run, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A finished run of `job` with seed 1."""
+    return measured(run, tmp_path_factory.mktemp("finished") / "run", *job, "run.seed=1")
+
+
+@pytest.fixture(scope="session")
+def finished(measured_run: Measured) -> Path:
     """The directory of a finished run of `job` with seed 1."""
-    directory = tmp_path_factory.mktemp("finished") / "run"
-    run(*job, "run.seed=1", f"run.dir={directory}")
-    return directory
+    return measured_run.directory
+
+
+@pytest.fixture(scope="session")
+def crowd(run: Run, job: list[str], tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """A finished run of 21 partners with client-level noise, which delivers an average."""
+    return measured(
+        run,
+        tmp_path_factory.mktemp("crowd") / "run",
+        *job,
+        "partition.blocks.partner.partners=21",
+        "train.batch_size=4",
+        "run.rounds=2",
+        "run.average_last=1.0",
+        "strategy/client_level=on",
+        "strategy.client_level.noise_multiplier=5",
+    )

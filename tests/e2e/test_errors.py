@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,17 +12,9 @@ import pytest
 from common.errors import UserError
 from scripts import cli
 from scripts.compose import compose_config
-from simulation.run import await_workers, end_workers, start_workers, with_workers
 from tests.e2e.conftest import Start, still_alive
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_worker_stays() -> Iterator[None]:
-    """A run that was refused leaves its workers to the next one in the same process."""
-    yield
-    end_workers()
 
 
 def fails(
@@ -127,20 +118,6 @@ def test_workers_started_for_a_run_that_turns_out_impossible_end_with_it(
     assert "nowhere" in process.communicate()[1]
     assert begun <= names
     assert not still_alive(list(started.values()), 60)
-
-
-def test_workers_that_cannot_be_had_are_an_error_of_the_user(
-    job: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unavailable(*_: object) -> None:
-        raise ValueError("ActorPool is empty")
-
-    end_workers()
-    monkeypatch.setattr("simulation.workers.Backend", unavailable)
-    config = with_workers(compose_config(job), 2)
-    start_workers(config)
-    with pytest.raises(UserError, match=r"run\.gpus_per_worker=.*ActorPool is empty"):
-        await_workers(config)
 
 
 def test_a_run_directory_that_is_not_one_is_left_alone(

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from client import ledger
-from inspection.verify import verify
-from strategies.client_level import gaussian_epsilon
 from tests.e2e.conftest import Run
 
 pytestmark = pytest.mark.e2e
@@ -51,20 +49,3 @@ def test_private_metrics_have_standard_errors_and_are_in_the_ledger(
         assert sorted(sides) == ["train"] * 3 + ["validation"] * 3
         assert row["epsilon"] == ledger.total(entries, 1e-4).value
         assert 7.9 < row["epsilon"] <= 8.0
-
-
-def test_client_level_noise_is_in_results_and_card_and_verifies(
-    run: Run, job: list[str], tmp_path: Path
-) -> None:
-    directory = tmp_path / "run"
-    run(
-        *job,
-        "run.rounds=2",
-        "strategy/client_level=on",
-        "strategy.client_level.noise_multiplier=5",
-        f"run.dir={directory}",
-    )
-    found = json.loads((directory / "results.json").read_text())["final"]["client_level"]
-    assert found["epsilon"] == pytest.approx(gaussian_epsilon(5.0, 2, 1e-3))
-    assert "For whole partners" in (directory / "model" / "README.md").read_text()
-    assert verify(directory).problems == []

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -23,12 +22,11 @@ from transformers import pipeline
 
 from client import ledger
 from client.accounting import epsilon
-from common.evaluation import Evaluation
 from inspection.verify import verify
 from results.audit import parse, rounds_of
-from server.testset import TestSet
 from simulation.workers import at_once
-from tests.e2e.conftest import Run, Start, still_alive
+from strategies.client_level import gaussian_epsilon
+from tests.e2e.conftest import Measured, Run, Start, still_alive
 
 pytestmark = pytest.mark.e2e
 # Until a process of its own has trained: seconds on an idle machine, minutes beside other tests.
@@ -161,25 +159,17 @@ def test_same_seed_same_result_and_sigkill_twice_then_resume_equals_it(
     assert parameters[0] == parameters[1]
 
 
-def test_the_last_model_is_evaluated_once_and_an_average_anew(
-    run: Run, job: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured: list[float] = []
-    whole = TestSet.evaluate
+def test_the_last_model_is_evaluated_once(measured_run: Measured) -> None:
+    results = json.loads((measured_run.directory / "results.json").read_text())
+    assert [row["loss"] for row in results["rounds"]] == measured_run.losses
+    assert results["final"]["loss"] == measured_run.losses[-1]
 
-    def evaluate(*given: Any) -> Evaluation:
-        measured.append((found := whole(*given)).loss)
-        return found
 
-    monkeypatch.setattr(TestSet, "evaluate", evaluate)
-    for average, times in ((0.0, 2), (1.0, 3)):
-        measured.clear()
-        directory = tmp_path / str(average)
-        run(*job, "run.rounds=2", f"run.average_last={average}", f"run.dir={directory}")
-        results = json.loads((directory / "results.json").read_text())
-        assert len(measured) == times
-        assert results["final"]["loss"] == measured[-1]
-        assert [row["loss"] for row in results["rounds"]] == measured[:2]
+def test_an_average_of_the_last_models_is_evaluated_anew(crowd: Measured) -> None:
+    results = json.loads((crowd.directory / "results.json").read_text())
+    assert [row["loss"] for row in results["rounds"]] == crowd.losses[:-1]
+    assert results["final"]["loss"] == crowd.losses[-1]
+    assert len(crowd.losses) == 3
 
 
 def test_a_resumed_server_takes_the_constants_of_the_checkpoint(
@@ -212,10 +202,14 @@ def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
     assert not still_alive(children, 20)
 
 
-def test_a_kept_worker_that_died_is_replaced(
-    run: Run, job: list[str], finished: Path, tmp_path: Path
-) -> None:
-    workers = [p for p in psutil.Process().children(recursive=True) if "ClientAppActor" in p.name()]
+def test_a_kept_worker_that_died_is_replaced(run: Run, job: list[str], tmp_path: Path) -> None:
+    def kept() -> list[psutil.Process]:
+        children = psutil.Process().children(recursive=True)
+        return [child for child in children if "ClientAppActor" in child.name()]
+
+    if not (workers := kept()):
+        run(*job, "run.rounds=1", f"run.dir={tmp_path / 'first'}")
+        workers = kept()
     for worker in workers:
         worker.kill()
     assert workers
@@ -225,19 +219,17 @@ def test_a_kept_worker_that_died_is_replaced(
     assert results["rounds"][0]["replies"] == 3
 
 
-def test_a_worker_with_many_messages_has_the_next_one_at_hand(
-    run: Run, job: list[str], tmp_path: Path
-) -> None:
-    partners = 21
-    assert [at_once(partners, workers) for workers in (1, 2)] == [2, 1]
-    run(
-        *job,
-        *(f"partition.blocks.partner.partners={partners}", "train.batch_size=4"),
-        *("run.rounds=2", f"run.dir={tmp_path / 'run'}"),
-    )
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert [found["replies"] for found in results["rounds"]] == [partners, partners]
-    assert verify(tmp_path / "run").problems == []
+def test_a_worker_with_many_messages_has_the_next_one_at_hand(crowd: Measured) -> None:
+    assert [at_once(21, workers) for workers in (1, 2)] == [2, 1]
+    results = json.loads((crowd.directory / "results.json").read_text())
+    assert [row["replies"] for row in results["rounds"]] == [21, 21]
+    assert verify(crowd.directory).problems == []
+
+
+def test_client_level_noise_is_in_results_and_card(crowd: Measured) -> None:
+    found = json.loads((crowd.directory / "results.json").read_text())["final"]["client_level"]
+    assert found["epsilon"] == pytest.approx(gaussian_epsilon(5.0, 2, 1e-3))
+    assert "For whole partners" in (crowd.directory / "model" / "README.md").read_text()
 
 
 def test_classical_federated_averaging_learns(run: Run, job: list[str], tmp_path: Path) -> None:
