@@ -46,7 +46,8 @@ class PositionedAttention(nn.Module):
 
         def split(vectors: Tensor) -> Tensor:
             heads = (inner.num_attention_heads, inner.attention_head_size)
-            return vectors.unflatten(-1, heads).transpose(1, 2)
+            parts: Tensor = vectors.unflatten(-1, heads)
+            return parts.transpose(1, 2)
 
         # The bias is the same for every row of a batch.
         bias: Tensor = self._encoder[0].compute_position_bias(hidden[:1])

@@ -18,7 +18,7 @@ def test_workers_that_cannot_be_had_are_an_error_of_the_user(
         raise ValueError("ActorPool is empty")
 
     end_workers()
-    monkeypatch.setattr("simulation.workers.RayBackend", unavailable)
+    monkeypatch.setattr("simulation.workers.Backend", unavailable)
     config = with_workers(compose_config(job), 2)
     start_workers(config)
     with pytest.raises(UserError, match=r"run\.gpus_per_worker=.*ActorPool is empty"):
