@@ -22,12 +22,12 @@ from common.data.schema import FILE_SOURCES, DataConfig, check_data, target_of
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
+from common.models.packaged import PACKAGED
 from common.printable import short_entry
 from common.refusals import Reason, Refused
 from common.settings_file import read_settings, unknown_key
 
 PARTNER_VARIABLE = "FEDACCORD_PARTNER"
-EMBEDDED = "embedded"
 # A partner has no test set: test data belong to the coordinator.
 _NOT_HERE = ("test_path", "sql_test_query", "hub_test_split", "test_fraction", "test_rows")
 
@@ -139,7 +139,7 @@ def localised(own: PartnerFile, asked: Config) -> Config:
             f"model.base: {asked.model.base} is not listed under models in this partner's file",
             "model.base",
         )
-    folder = model.place == EMBEDDED or Path(model.place).is_dir()
+    folder = model.place in PACKAGED or Path(model.place).is_dir()
     # Where the model is a folder, nothing is downloaded and a revision has no meaning.
     if not folder and asked.model.revision not in (None, model.revision):
         raise Refused(

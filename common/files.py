@@ -109,6 +109,14 @@ def sha256_text(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+def default_cache() -> Path:
+    """The folder for what can be made again, such as tokenised texts and joined models.
+
+    It is `fedaccord` in the folder that FEDACCORD_CACHE names, or in the user's cache.
+    """
+    return Path(os.environ.get("FEDACCORD_CACHE") or Path.home() / ".cache") / "fedaccord"
+
+
 def private_directory(path: Path) -> Path:
     """Create `path` (and parents) readable by this user only, and return it."""
     path.mkdir(parents=True, exist_ok=True)

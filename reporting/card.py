@@ -14,10 +14,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from common.config import Config
+from common.models.packaged import PACKAGED
 from reporting.card_sections import evaluation, fairness, privacy, robustness, unit
 from reporting.markdown import code_list, stage, table
-
-EMBEDDED_BASE, EMBEDDED_LICENSE = "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"
 
 
 def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> str:
@@ -67,7 +66,7 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
         base_model=base,
         library_name="transformers",
         pipeline_tag=kind,
-        license=EMBEDDED_LICENSE if config.model.base == "embedded" else None,
+        license=PACKAGED[config.model.base].license if config.model.base in PACKAGED else None,
         datasets=[config.data.path] if config.data.source == "hub" and config.data.path else None,
         tags=[
             "fedaccord",
@@ -80,8 +79,8 @@ def _metadata(config: Config, results: Mapping[str, Any]) -> ModelCardData:
 
 def _hub_base(config: Config) -> str | None:
     """The hub id of the base model; None for a local folder, whose name means nothing there."""
-    if config.model.base == "embedded":
-        return EMBEDDED_BASE
+    if config.model.base in PACKAGED:
+        return PACKAGED[config.model.base].hub
     return None if Path(config.model.base).is_dir() else config.model.base
 
 

