@@ -1,4 +1,4 @@
-"""Vectors of the frozen prefix are computed for the rows that are read, once, and kept."""
+"""The vectors of frozen layers are computed once, for the examples that are read, and kept."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(
         Store,
         "_compute",
-        lambda self, chosen, prefix: (seen.extend(chosen.tolist()), whole(self, chosen, prefix)),
+        lambda self, chosen, run: (seen.extend(chosen.tolist()), whole(self, chosen, run)),
     )
     return seen
 

@@ -99,7 +99,7 @@ def test_windows_cover_and_overlap() -> None:
         assert len(starts) == 1 or starts[-1] + 4 < tokens
 
 
-def test_cached_prefix_equals_computed(tiny_bert: Path, tmp_path: Path) -> None:
+def test_cached_vectors_equal_computed_ones(tiny_bert: Path, tmp_path: Path) -> None:
     table = tagged(30)
     net, config, cached = prepared(tiny_bert, tmp_path, table)
     plain = prepare_words(table, net, replace(config, prefix_cache=False), FP32, tmp_path)
