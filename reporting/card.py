@@ -15,7 +15,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from common.config import Config
 from reporting.card_sections import evaluation, fairness, privacy, robustness, unit
-from reporting.markdown import code_list, stage, table
+from reporting.markdown import code_list, table
+from reporting.words import stage
 
 EMBEDDED_BASE, EMBEDDED_LICENSE = "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"
 
