@@ -16,7 +16,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from common.config import Config
 from common.models.packaged import PACKAGED
 from reporting.card_sections import evaluation, fairness, privacy, robustness, unit
-from reporting.markdown import code_list, stage, table
+from reporting.markdown import code_list, table
+from reporting.words import stage
 
 
 def model_card(config: Config, results: Mapping[str, Any], simulated: bool) -> str:

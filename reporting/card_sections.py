@@ -17,10 +17,10 @@ from reporting.markdown import (
     number,
     percent,
     points,
-    stage,
     table,
     with_interval,
 )
+from reporting.words import stage
 
 
 def privacy(config: Config, results: Mapping[str, Any], simulated: bool) -> list[str]:

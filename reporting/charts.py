@@ -1,7 +1,7 @@
-"""Figures as inline SVG, each with a table that says the same.
+"""Figures as inline SVG, each with a table of the same values.
 
-Horizontal positions are percentages and text is HTML, so that a figure fills any width with letters
-of one size.  Nothing here knows what is drawn.
+Horizontal positions are percentages and text is HTML, so that a figure fills any width while its
+letters keep their size.  Nothing here depends on what is drawn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHAPES: tuple[Shape, ...] = ("circle", "triangle", "square", "diamond")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> Html:
-    """A table whose first column names the row; columns of figures stand to the right."""
+    """A table whose first column names the row; columns of figures are aligned to the right."""
     numeric = [
         bool(rows) and all(_is_figure(row[column]) for row in rows) for column in range(len(head))
     ]
@@ -61,7 +61,7 @@ def figure(title: str, text: str, drawing: Html, alternative: Html, summary: str
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers from `low` to `high`, at most `most`."""
+    """Round numbers between `low` and `high`, with at most `most` steps between them."""
     if not high > low:
         return [low]
     power = 10.0 ** math.floor(math.log10((high - low) / most))
@@ -88,7 +88,7 @@ class Scale:
     high: float
 
     def at(self, value: float) -> float:
-        """Where `value` lies, 0 to 100; beyond the ends, at the end."""
+        """The position of `value`, 0 to 100; a value beyond an end is at that end."""
         span = (self.high - self.low) or 1.0
         return round(100 * min(1.0, max(0.0, (value - self.low) / span)), 3)
 
@@ -112,9 +112,10 @@ def mark(
 
 @dataclass(frozen=True)
 class Series:
-    """One line (or cloud, with `joined=False`) of points; None breaks the line.
+    """One line of points, or with `joined=False` a cloud; None breaks the line.
 
-    `spread` is added and taken away for a band around it.
+    Attributes:
+        spread: half the height of a band around the line, at each point.
     """
 
     name: str
@@ -138,7 +139,17 @@ def lines(
     x_name: str = "",
     x_bounds: tuple[float, float] | None = None,
 ) -> Html:
-    """Points over `xs`, told apart by colour, shape and dash; `label` names it for a reader."""
+    """A line chart.
+
+    Args:
+        xs: the places of the points.
+        series: the lines; colour, shape and dash tell them apart.
+        label: names the chart for a screen reader.
+        bounds: the lowest and the highest y.
+        show: a y as text.
+        x_name: what the x axis is called.
+        x_bounds: the lowest and the highest x; those of `xs` unless given.
+    """
     low_x, high_x = x_bounds or (min(xs, default=0.0), max(xs, default=1.0))
     across, up = Scale(low_x, high_x), Scale(*bounds)
 
@@ -191,9 +202,9 @@ def _plot(
         shapes: lines and bands, whose width is stretched from 100 to that of the figure.
         marks: drawn over them, not stretched.
         levels: height in px and text of each horizontal grid line.
-        columns: place in percent and text of each tick below.
+        columns: position in percent and text of each tick on the x axis.
         label: names the drawing for a screen reader.
-        x_name: what stands below the ticks.
+        x_name: what the x axis is called.
     """
     grid = [element("line", x1="0%", x2="100%", y1=y, y2=y, class_="grid") for y, _ in levels]
     stretched = element(
@@ -262,7 +273,7 @@ def _band(
 
 
 def legend(keys: Sequence[tuple[str, Html]]) -> Html:
-    """Names beside their signs."""
+    """A legend: each name after its mark."""
     items = [element("li", sign, element("span", name)) for name, sign in keys]
     return element("ul", *items, class_="legend")
 
@@ -276,7 +287,7 @@ def _key(tone: int, shape: Shape, joined: bool = False, dashed: bool = False) ->
 
 @dataclass(frozen=True)
 class Point:
-    """A value on a row, with its interval; `tone` and `shape` tell kinds apart."""
+    """A value in a row, with its interval; `tone` and `shape` tell kinds of values apart."""
 
     value: float
     interval: tuple[float, float] | None = None
@@ -288,7 +299,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of points: its name, a note under it, and its figure in words."""
+    """A row of points: its name, a note under the name, and its figure as text."""
 
     name: str
     points: Sequence[Point]
@@ -305,9 +316,14 @@ def rows(
     show: Callable[[float], str] = percent,
     limit: tuple[float, str] | None = None,
 ) -> Html:
-    """One line a row: name, marks with their intervals on a common scale, the figure in words.
+    """One line per row: its name, marks with intervals on a common scale, and its figure as text.
 
-    With `bar` a row is a bar from the left end.  `limit` is a dashed line through all rows.
+    Args:
+        items: the rows; one with `bar` is drawn as a bar from the left end.
+        bounds: the ends of the scale.
+        label: names the chart for a screen reader.
+        show: a value of the scale as text.
+        limit: value and name of a dashed line through all rows.
     """
     across = Scale(*bounds)
     levels = ticks(*bounds)
@@ -361,5 +377,5 @@ def _drawn(point: Point, across: Scale, bar: bool) -> list[Html]:
 
 
 def key(name: str, tone: int, shape: Shape) -> tuple[str, Html]:
-    """A line of a legend for marks."""
+    """An entry of a legend for marks."""
     return name, _key(tone, shape)

@@ -10,7 +10,7 @@ from reporting.page import Html, element, join
 
 @dataclass(frozen=True)
 class HeatCell:
-    """What happened: one letter (`sign`), one word (`kind`, a style of the page), a sentence."""
+    """What happened, as one letter (`sign`), a style of the page (`kind`) and a sentence."""
 
     kind: str
     sign: str
@@ -23,7 +23,14 @@ def heat_map(
     identity: str,
     label: str,
 ) -> Html:
-    """A table of cells; one's reason shows on hover, on touch, and on focus (arrow keys walk)."""
+    """A table of cells that show their reasons on hover, touch and focus (by arrow keys).
+
+    Args:
+        columns: the columns' names.
+        lines_: name and cells of each line.
+        identity: prefix of the element ids; unique in the page.
+        label: names the table for a screen reader.
+    """
     told = f"{identity}-told"
     head = [element("th", element("span", "partner", class_="soft"), scope="col")]
     head += [element("th", name, scope="col") for name in columns]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 # Characters that mean something within a line of Markdown.
 SPECIAL = frozenset("\\`*_~[]()<>!&#:.@$|")
@@ -66,12 +65,3 @@ def points(value: float, interval: Sequence[float]) -> str:
     """A difference of shares with its 95 % interval, in percentage points."""
     low, high = interval
     return f"{100 * value:.1f} points [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def stage(settings: Any) -> str:
-    """`strategies.robust.krum.Krum` and f=1 as "Krum (f = 1)"."""
-    if not settings:
-        return "none"
-    who = ("_target_", "partners", "count")
-    given = ", ".join(f"{k} = {v}" for k, v in settings.items() if k not in who)
-    return f"{settings['_target_'].rpartition('.')[2]}{f' ({given})' if given else ''}"

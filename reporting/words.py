@@ -1,4 +1,4 @@
-"""Figures in words, the same way everywhere in a report; what was not measured is a dash."""
+"""Figures as text, in one format for all reports; a figure that was not measured is a dash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def decimal(value: float | None, error: float | None = 0.0) -> str:
 
 
 def points(value: float | None, error: float | None = 0.0) -> str:
-    """A difference of shares in points of 100."""
+    """A difference of shares in percentage points."""
     return "-" if value is None else f"{100 * value:.1f}{_noise(error, 100.0, 1)}\u00a0points"
 
 
@@ -29,7 +29,7 @@ def count(value: float, error: float | None = 0.0) -> str:
 
 
 def _noise(error: float | None, unit: float, digits: int) -> str:
-    """Nothing for an exact figure, and a sign of it where the error could not be told."""
+    """± the standard error; nothing for an exact figure, a question mark where it is unknown."""
     if error is None:
         return "\u00a0±\u00a0?"
     return f"\u00a0±\u00a0{unit * error:,.{digits}f}" if error > 0 else ""
@@ -42,7 +42,7 @@ def known(ends: Sequence[float | None]) -> tuple[float, float] | None:
 
 
 def interval(ends: Sequence[float | None]) -> str:
-    """An interval of shares in points of 100."""
+    """An interval of shares in percentage points."""
     found = known(ends)
     return "-" if found is None else f"[{100 * found[0]:.1f}, {100 * found[1]:.1f}]"
 
@@ -73,8 +73,9 @@ def memory(count: float) -> str:
 
 
 def stage(settings: Mapping[str, Any] | None) -> str:
-    """`strategies.robust.krum.Krum` and f=1 as "Krum (f = 1)"."""
+    """`strategies.robust.krum.Krum` and f=1 as "Krum (f = 1)"; who attacks is left out."""
     if not settings:
         return "none"
-    given = ", ".join(f"{k} = {v}" for k, v in settings.items() if k != "_target_")
+    left_out = ("_target_", "partners", "count")
+    given = ", ".join(f"{k} = {v}" for k, v in settings.items() if k not in left_out)
     return f"{str(settings['_target_']).rpartition('.')[2]}{f' ({given})' if given else ''}"

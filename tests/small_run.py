@@ -52,7 +52,7 @@ def evaluation() -> Evaluation:
 
 
 class SmallRun:
-    """Drives an Audit as `server.rounds` does; every step can be left out or repeated."""
+    """Drives an Audit as the server does; every step can be left out or repeated."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

@@ -14,6 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client import session, work
 from common import messages
 from common.config import Config, to_json
+from common.device import usable_cores
 from common.errors import UserError
 from scripts.simulate import ENVIRONMENT, complete, configure
 from server.build import build_server
@@ -56,7 +57,9 @@ def test_partners_refuse_a_model_that_is_not_finite_and_the_run_ends(
         monkeypatch.setattr(TaskIdentity, name, 1)
     directory = tmp_path / "run"
     directory.mkdir()
-    config = complete(configure([*job, "run.rounds=1", f"run.dir={directory}"]))
+    # One thread for each partner, as this process has for everything.
+    settings = ["run.rounds=1", f"run.workers={usable_cores()}", f"run.dir={directory}"]
+    config = complete(configure([*job, *settings]))
     server = build_server(config, InProcess(config), [], Event(), simulated=True)
     if damage is None:
         assert server.run()["rounds"][0]["replies"] == 3
