@@ -29,7 +29,7 @@ PARAMETERS = "parameters.safetensors"
 def improve(
     session: Session, request: Request, incoming: Mapping[str, Tensor], sample_rate: float
 ) -> None:
-    """As many steps as the global model gets, from where the personal one stands.
+    """Train the personal model for as many steps as the global model gets.
 
     A round that is asked again after a crash is not trained again.
     """
@@ -82,7 +82,7 @@ def _directory(session: Session, request: Request) -> Path:
 
 
 def _read(path: Path) -> tuple[int, dict[str, Tensor]]:
-    """The round after which the parameters stand; (0, {}) before the first."""
+    """The last round that was trained, and the parameters after it; (0, {}) before the first."""
     if not path.exists():
         return 0, {}
     with safe_open(path, "pt") as file:

@@ -35,7 +35,7 @@ _COLUMN_ROLES = ("text", "label", "groups")
 
 
 class PolicyRefusal(Refused):
-    """The partner does not allow what was asked."""
+    """The partner's policy does not allow the request."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Reader:
     def __post_init__(self) -> None:
         if not isinstance(self.tree, dict):
             where = self.prefix.rstrip(".") or "the file"
-            raise UserError(f"policy {self.path}: {where} must hold keys and values")
+            raise UserError(f"policy {self.path}: {where} must be a mapping of keys to values")
 
     def wrong(self, key: str, wanted: str) -> UserError:
         """An error that names file and key and says what is wanted."""

@@ -38,7 +38,7 @@ class Coordinator:
     control_port: int
     directory: Path
 
-    def beside(self, name: str) -> Path:
+    def composed_with(self, name: str) -> Path:
         """A file of the kit.
 
         Raises UserError when it is missing.
@@ -84,7 +84,7 @@ def serve(own: Coordinator) -> int:
     log_printable(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     log = logging.getLogger("fedaccord")
-    authority, keys = own.beside("ca.pem"), own.beside("partners")
+    authority, keys = own.composed_with("ca.pem"), own.composed_with("partners")
     registered: dict[str, bytes] = {}
     # When the server was started, until what the last one left is cleared away.
     fresh: datetime | None = None
@@ -97,8 +97,8 @@ def serve(own: Coordinator) -> int:
         secret = new_secret(own.directory, "runtime.secret")
         inner = ["--host", "127.0.0.1", "--port", str(own.control_port)]
         tls = [
-            *("--ssl-certfile", str(own.beside("server.pem"))),
-            *("--ssl-keyfile", str(own.beside("server.key"))),
+            *("--ssl-certfile", str(own.composed_with("server.pem"))),
+            *("--ssl-keyfile", str(own.composed_with("server.key"))),
             *("--ssl-ca-certfile", str(authority)),
         ]
         guarded = ["--superexec-auth-secret-file", str(secret)]
@@ -174,7 +174,7 @@ def submit(own: Coordinator, overrides: Sequence[str]) -> int:
     (directory / PROGRESS).unlink(missing_ok=True)
     console = PlainConsole()
     console.print(f"run directory: {directory}", soft_wrap=True)
-    with connect(own.control_port, own.beside("ca.pem")) as control:
+    with connect(own.control_port, own.composed_with("ca.pem")) as control:
         number = control.submit(to_json(config))
         console.print(f"run {number}")
         try:
@@ -206,7 +206,7 @@ def status(own: Coordinator) -> int:
     from server.control import connect
 
     console = PlainConsole()
-    with connect(own.control_port, own.beside("ca.pem")) as control:
+    with connect(own.control_port, own.composed_with("ca.pem")) as control:
         partners, runs = Table("partner", "connected"), Table("run", "status", "details")
         for node in control.nodes():
             partners.add_row(node.name, "yes" if node.online else "no")
@@ -224,7 +224,7 @@ def stop(own: Coordinator, number: str) -> int:
 
     if not number.isdigit():
         raise UserError(f"{number} is not the number of a run; see `fedaccord status`")
-    with connect(own.control_port, own.beside("ca.pem")) as control:
+    with connect(own.control_port, own.composed_with("ca.pem")) as control:
         control.stop(int(number))
     print(f"run {number} is asked to end")
     return 0

@@ -141,7 +141,7 @@ def test_simulation_allows_everything_within_its_own_budget() -> None:
         ("tasks: [classification]\n", "", "tasks is missing"),
         ("version: 1", "version: 2", "version: 2 is not 1"),
         ("lifetime:", "lifetime: [", "is not YAML"),
-        (GOOD, "[]", "the file must hold keys and values"),
+        (GOOD, "[]", "the file must be a mapping of keys to values"),
     ],
 )
 def test_wrong_file_is_one_line_that_names_file_and_key(
