@@ -1,6 +1,6 @@
 """Per-example clipping, by extensions of Opacus' own classes.
 
-Four ways to the same sum of clipped gradients, sum_i c_i g_i:
+Four ways to compute the same sum of clipped gradients, sum_i c_i g_i:
 
 ``hooks``        Opacus' per-example gradients, kept whole; good where little is trained.
 ``ghost``        norms without per-example gradients, then a second backward pass of the rescaled
@@ -12,8 +12,8 @@ Four ways to the same sum of clipped gradients, sum_i c_i g_i:
 
 And two factors c_i of a gradient of norm n, with clipping norm R:
 
-``flat``         min(1, R / n).  |c g| <= R.
-``auto_s``       R / (n + gamma), gamma = 0.01 (AUTO-S, Bu et al. 2023, "Automatic clipping").
+``abadi``        min(1, R / n).  |c g| <= R.
+``automatic``    R / (n + gamma), gamma = 0.01 (AUTO-S, Bu et al. 2023, "Automatic clipping").
                  |c g| = R n / (n + gamma) < R.
 
 Sensitivity: with either factor, adding or removing one example moves the sum by at most R in l2
@@ -43,7 +43,7 @@ def clip_factors(norms: Tensor, clip: float, clipping_rule: str) -> Tensor:
 
 
 class AutoSDPOptimizer(DPOptimizer):
-    """Opacus' optimizer for per-example gradients with AUTO-S instead of flat clipping.
+    """Opacus' optimizer for per-example gradients with AUTO-S instead of flat (Abadi) clipping.
 
     Sensitivity: `max_grad_norm`, see the module's docstring; the noise is that of `client.noise`.
     """

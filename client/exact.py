@@ -1,4 +1,4 @@
-"""What leaves a partner without noise stands in its ledger, as infinite, before it leaves.
+"""What leaves a partner without noise is in its ledger, at an infinite epsilon, before it leaves.
 
 Two things can, where the partner's policy allows them: updates trained without privacy
 (`privacy.mode=none`), and exact validation metrics (`privacy.metrics=exact`) together with the

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 def check_request(session: Session) -> None:
-    """Hold the run against this partner's policy and examples, before anything is trained.
+    """Check the run against this partner's policy, before anything is trained.
 
     Raises UserError with the reason.
     """
@@ -148,7 +148,7 @@ def unseen(what: str) -> Iterator[None]:
 def spending(session: Session) -> Iterator[Ledger | None]:
     """The partner's ledger, opened once for a message's training; None without privacy.
 
-    What leaves without any noise stands in it too: see `client/exact.py`.
+    What leaves without any noise is reserved there too: see `client/exact.py`.
     """
     if not session.config.private:
         yield None
@@ -160,7 +160,7 @@ def spending(session: Session) -> Iterator[Ledger | None]:
 def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float:
     """Noise for the worst case, in which this partner is sampled in every round of the run.
 
-    Solved for the run's own epsilon and for what the data set's lifetime budget has left beside
+    Solved for the run's own epsilon and for what the data set's lifetime budget leaves after
     all other runs; the larger noise is used.  0 without privacy.
     """
     config = session.config
@@ -169,7 +169,7 @@ def noise_multiplier(session: Session, run: str, ledger: Ledger | None) -> float
     privacy, steps = config.privacy, config.run.rounds * config.train.local_steps
     rate = sample_rate(session, run)
     count = count_segment(config)
-    others = tuple(ledger.beside(part(config, TRAIN), other_than=run))
+    others = tuple(ledger.composed_with(part(config, TRAIN), other_than=run))
     name, limit = session.partner.name, session.partner.policy.budget
     own = calibrate(privacy.epsilon, privacy.delta, rate, steps, count, dataset=name)
     if not others and limit.epsilon >= privacy.epsilon and limit.delta / 2 >= privacy.delta:
@@ -315,7 +315,7 @@ def streams(session: Session, step: str) -> tuple[Stream, Stream]:
     """Streams for batch sampling and for noise; both must be secret for the guarantee to hold.
 
     A simulation keys them by configuration, round and incoming model: the same noise is never
-    added to two different gradients, whose difference it would lay bare.  Without privacy by the
+    added to two different gradients, whose difference would then be exact.  Without privacy by the
     round alone, so that a difference in the last bit does not become other batches.
     """
     private = session.config.private
@@ -330,7 +330,7 @@ def digest(parameters: Mapping[str, Tensor]) -> str:
 
 def _measure(session: Session, run: str, step: str) -> Metrics:
     """The metrics that may leave, of the model as it stands, on the validation examples."""
-    # The table holds the columns of the partner's own file; those that the run asks for leave.
+    # The table has the columns of the partner's own file; only those that the run asks for leave.
     requested = session.config.data.columns.groups
     groups = {n: v for n, v in group_values(session.partner.validation).items() if n in requested}
     measured = evaluate_on(
@@ -363,7 +363,7 @@ def _report(
         epsilon=0.0 if ledger is None else ledger.epsilon(delta, run, None if private else TRAIN),
         delta=0.0 if ledger is None else delta,
         trained_examples=0.0 if trained is None else trained.examples,
-        # How long training took tells the sizes of its batches, which are secret.
+        # The duration of training depends on the sizes of its batches, which are secret.
         train_seconds=0.0 if private or trained is None else trained.seconds,
         frozen_seconds=0.0 if private or trained is None else trained.frozen_seconds,
         count_noise=measured.noise,

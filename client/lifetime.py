@@ -51,7 +51,7 @@ _MARGIN = 5e-4
 
 
 def counted(segments: Sequence[Segment], limit: Budget, *, planned: bool) -> float:
-    """The epsilon that ``segments`` count against ``limit``; the module says by which rule.
+    """The epsilon that ``segments`` count against ``limit``; the module explains by which rule.
 
     It must not exceed ``limit.epsilon`` after any reservation.
     """

@@ -65,8 +65,10 @@ MOST_NOISE = 2.0
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a report says of the validation rows; `noise` is the standard deviation of each count
-    (0 where they are exact)."""
+    """The metrics in a report, measured on validation examples.
+
+    `noise` is the standard deviation of each count, 0 where counts are exact.
+    """
 
     confusion: Counts
     groups: Mapping[str, Counts]
@@ -86,7 +88,7 @@ def withheld(classes: int) -> Metrics:
 
 
 def sensitivity(columns: int) -> float:
-    """L2 sensitivity of a release with `columns` group columns; the module says why."""
+    """L2 sensitivity of a release with `columns` group columns; see the module."""
     return math.sqrt(2 + columns)
 
 
@@ -131,7 +133,7 @@ def metrics_noise_multiplier(config: Config, partner: Partner, run: str, ledger:
     releases, name = config.run.rounds + 1, partner.name
     own = calibrate(target, delta, 1.0, releases, dataset=name)
     here, limit = part(config, VALIDATION), partner.policy.budget
-    others = ledger.beside(here, other_than=run)
+    others = ledger.composed_with(here, other_than=run)
     if not others and limit.epsilon >= target and limit.delta / 2 >= delta:
         return own
     planned = ledger.planned(run, here)
@@ -188,13 +190,13 @@ def release_metrics(
 def _noisy(
     config: Config, partner: Partner, measured: Evaluation, sigma: float, step: str
 ) -> Metrics:
-    """What a reserved release tells of the model that `step` names."""
+    """The noisy metrics of a reserved release, of the model that `step` names."""
     stream = partner.streams("metrics", f"{config_hash(config)}/{step}")
     values = config.data.group_values
     declared = {column: values[column] for column in config.data.columns.groups}
     noisy = release(measured, declared, sigma, stream, config.about.loss_bound)
     if not config.about.classes:
-        # Nothing is ever counted in the first row: what stands there is noise alone.
+        # Nothing is ever counted in the first row: it contains noise alone.
         for table in (noisy.confusion, *noisy.groups.values()):
             table[0] = 0.0
     return noisy

@@ -16,7 +16,7 @@ from common.refusals import Reason, Refused
 
 
 class PolicyRefusal(Refused):
-    """The partner does not allow what was asked."""
+    """The partner's policy does not allow the request."""
 
 
 @dataclass(frozen=True)

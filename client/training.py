@@ -118,7 +118,7 @@ class PoissonBatches(UniformWithReplacementSampler):
     """
 
     def __init__(self, lengths: Ints, sample_rate: float, steps: int, stream: Stream) -> None:
-        # Opacus' own constructor refuses a data set without examples, which must not be told apart.
+        # Opacus' own constructor refuses an empty data set, which must look like any other.
         self.num_samples, self.sample_rate, self.steps = len(lengths), sample_rate, steps
         self.lengths, self.stream = lengths, stream
 
@@ -182,7 +182,7 @@ class _PrivateSteps:
         self.optimizer.step()
 
     def close(self) -> None:
-        """Leave the network without hooks, and tell the partner's own log of what failed."""
+        """Leave the network without hooks, and write to the partner's own log what failed."""
         self.clipper.close()
         if self.failures:
             log.error("%d gradients of private examples added nothing", self.failures)

@@ -112,7 +112,9 @@ def _left(
     ]
     most = max(
         lifetime.counted(
-            ledger.beside(entries, part), budget, planned=ledger.is_planned(entries, run, part)
+            ledger.composed_with(entries, part),
+            budget,
+            planned=ledger.is_planned(entries, run, part),
         )
         for run, part in spends
     )

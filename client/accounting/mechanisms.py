@@ -12,7 +12,7 @@ from common.refusals import Reason, Refused
 
 
 class BudgetExceeded(Refused):
-    """A privacy budget does not allow what was asked; nothing of it was done or reserved.
+    """A privacy budget does not allow a spend; nothing of it was done or reserved.
 
     `detail` says in full what is spent and what is left: for the partner's own log and ledger
     alone, because the number of records or other runs could be inferred from it.

@@ -2,7 +2,7 @@
 
 The order is *reserve, train, commit*.  A reservation is on the disk before the first gradient is
 computed and counts as spent from then on, committed or not, so that a crash can only count too
-much, never too little.  ``docs/ledger.md`` says what the file proves and what it cannot.
+much, never too little.  ``docs/ledger.md`` explains what the file proves and what it cannot.
 
 Modules: `entries` (what a row says), `chain` (is a file whole?), `head` (the small file that shows
 a cut tail), `storage` (durable appending), `spends` (what rows add up to), `account` (reserve and
@@ -13,7 +13,7 @@ from client.accounting import BudgetExceeded
 from client.ledger.account import Ledger
 from client.ledger.entries import LEDGER_VERSION, Entry, LedgerError, Reservation, Spend
 from client.ledger.reading import read, verify
-from client.ledger.spends import beside, compositions, is_planned, reservations, spent, total
+from client.ledger.spends import composed_with, compositions, is_planned, reservations, spent, total
 
 __all__ = [
     "LEDGER_VERSION",
@@ -23,7 +23,7 @@ __all__ = [
     "LedgerError",
     "Reservation",
     "Spend",
-    "beside",
+    "composed_with",
     "compositions",
     "is_planned",
     "read",

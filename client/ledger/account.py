@@ -25,7 +25,7 @@ class Ledger:
     """The ledger of one data set; use :meth:`open`, best as a context manager.
 
     One object belongs to one thread; any number of processes may have the same file open.  The file
-    must lie on a local disk: SQLite's locks are not dependable on network file systems.
+    must be on a local disk: SQLite's locks are not dependable on network file systems.
     """
 
     def __init__(self, storage: Storage, dataset: str) -> None:
@@ -58,7 +58,7 @@ class Ledger:
         Args:
             spend: the release that is about to be made.
             cap: the most that may be spent on the data set in all, or None for no limit: where
-                the partner's policy allows a release without noise, no limit could hold it.
+                the partner's policy allows a release without noise, no finite limit could cover it.
             withhold: without this release the caller goes on, so a refusal is noted as withheld.
 
         Returns:
@@ -128,9 +128,9 @@ class Ledger:
         """Every reserved segment, committed or not: of one run, of all others, or of all."""
         return spends.spent(self.entries(), run, other_than=other_than)
 
-    def beside(self, part: str, *, other_than: str | None = None) -> list[Segment]:
-        """The segments that a further spend on ``part`` composes with; see `spends.beside`."""
-        return spends.beside(self.entries(), part, other_than=other_than)
+    def composed_with(self, part: str, *, other_than: str | None = None) -> list[Segment]:
+        """The segments that a further spend on ``part`` composes with."""
+        return spends.composed_with(self.entries(), part, other_than=other_than)
 
     def releases(self, run: str, part: str, *, other_than: str) -> int:
         """How many releases of a run touch ``part``, the one named ``other_than`` left out."""
@@ -175,7 +175,7 @@ class Ledger:
         if spend.delta > cap.delta:
             allowed = f"the {cap.delta:g} allowed on data set {self.dataset!r}"
             return f"delta {spend.delta:g} is above {allowed}"
-        before = spends.beside(entries, spend.part)
+        before = spends.composed_with(entries, spend.part)
         after = [*before, *spend.segments]
         planned = spends.is_planned(entries, spend.run, spend.part, spend.segments)
         if lifetime.allowed(after, cap, planned=planned):

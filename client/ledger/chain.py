@@ -71,12 +71,12 @@ def _schema(connection: sqlite3.Connection) -> dict[str, str]:
 
 def _schema_problems(schema: dict[str, str]) -> list[str]:
     if "entries" not in schema:
-        return ["it holds no entries at all"]
+        return ["it has no table of entries"]
     changed = [name for name, sql in SCHEMA.items() if schema.get(name) != sql]
     # One trigger too many could swallow a row while the spend goes on.
     foreign = sorted(set(schema) - set(SCHEMA))
     return [f"the guard {name!r} has been changed or removed" for name in changed] + [
-        f"{name!r} does not belong into a ledger" for name in foreign
+        f"{name!r} does not belong in a ledger" for name in foreign
     ]
 
 

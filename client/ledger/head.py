@@ -13,7 +13,7 @@ from common.files import canonical_json
 
 
 def head_path(path: Path) -> Path:
-    """The head file of the ledger at `path`: beside ``x.db`` it is ``x.db.head``."""
+    """The head file of the ledger at `path`: for ``x.db`` it is ``x.db.head``."""
     return path.with_name(path.name + ".head")
 
 

@@ -50,7 +50,9 @@ def compositions(
     return {part: [*everywhere, *segments] for part, segments in parts.items()} or {"": everywhere}
 
 
-def beside(entries: Sequence[Entry], part: str, *, other_than: str | None = None) -> list[Segment]:
+def composed_with(
+    entries: Sequence[Entry], part: str, *, other_than: str | None = None
+) -> list[Segment]:
     """What a further spend on ``part`` composes with; see :func:`compositions`."""
     reserved = [
         entry
@@ -71,12 +73,12 @@ def is_planned(entries: Sequence[Entry], run: str, part: str, new: Sequence[Segm
     fixed, beside one release of the number of rows.  A run's name alone says nothing: whoever sends
     the requests chooses it, and may send other settings under it once it has seen an update.
     """
-    composed = [*beside(entries, part), *new]
+    composed = [*composed_with(entries, part), *new]
     parts = {str(entry.body.get("part", "")) for entry in entries if entry.kind == "reserve"}
     metrics_alone = part.endswith(f"/{VALIDATION}") and all(s.sample_rate == 1 for s in composed)
     if metrics_alone and len(_divisions({*parts, part})) == 1:
         return True
-    if beside(entries, part, other_than=run):
+    if composed_with(entries, part, other_than=run):
         return False
     steps: dict[tuple[str, float], int] = {}
     for segment in composed:

@@ -147,7 +147,7 @@ class Storage:
 
 
 def real_path(path: Path | str) -> Path:
-    """The file itself where `path` is a link: its head file lies beside it.
+    """The file itself where `path` is a link: its head file is in the same folder.
 
     Raises LedgerError when the path leads nowhere that a file could be.
     """

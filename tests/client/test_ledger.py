@@ -199,7 +199,7 @@ def test_releases_of_a_run_on_a_part_are_counted_but_for_one(tmp_path: Path) -> 
         ledger.note_withheld("a", "metrics", DELTA, "x/train", "too much noise")
         assert ledger.releases("a", "x/train", other_than="none of them") == 2
         assert ledger.releases("a", "x/train", other_than="2") == 1
-        assert ledger.beside("x/train", other_than="b") == [ROUND, ROUND]
+        assert ledger.composed_with("x/train", other_than="b") == [ROUND, ROUND]
         assert ledger.planned("a", "x/train") is False
         assert ledger.planned("a", "y/train") is False
         assert ledger.planned("c", "") is False

@@ -262,7 +262,7 @@ def test_a_trigger_that_swallows_rows_stops_the_partner(tmp_path: Path) -> None:
     with Ledger.open(path, "notes") as already_open:
         connection.execute(swallow)
         connection.close()
-        with pytest.raises(LedgerError, match="'x' does not belong into a ledger"):
+        with pytest.raises(LedgerError, match="'x' does not belong in a ledger"):
             reserve(already_open, "r9")
 
 
@@ -402,4 +402,4 @@ def test_statistics_of_other_tools_are_no_damage(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE other (x)")
     connection.close()
-    assert verify(path) == ["'other' does not belong into a ledger"]
+    assert verify(path) == ["'other' does not belong in a ledger"]

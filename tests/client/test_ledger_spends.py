@@ -9,7 +9,7 @@ import pytest
 from client.accounting import Segment, epsilon
 from client.ledger import (
     Entry,
-    beside,
+    composed_with,
     compositions,
     is_planned,
     reservations,
@@ -73,17 +73,21 @@ def test_several_divisions_compose_as_if_they_touched_the_same_records() -> None
     assert compositions(rows) == {"": [STEPS, NOISY, OTHER]}
     assert compositions(rows, "a") == {"x/train": [STEPS], "x/validation": [NOISY]}
     for part in ("x/train", "x/validation", "y/train", "z/train", ""):
-        assert beside(rows, part) == [STEPS, NOISY, OTHER]
+        assert composed_with(rows, part) == [STEPS, NOISY, OTHER]
 
 
 def test_a_spend_composes_with_what_touches_the_same_records() -> None:
-    assert beside(TWO_SIDES, "x/train") == [STEPS, OTHER, COUNT]
-    assert beside(TWO_SIDES, "x/validation") == [NOISY, COUNT]
-    assert beside(TWO_SIDES, "x/train", other_than="a") == [OTHER]
+    assert composed_with(TWO_SIDES, "x/train") == [STEPS, OTHER, COUNT]
+    assert composed_with(TWO_SIDES, "x/validation") == [NOISY, COUNT]
+    assert composed_with(TWO_SIDES, "x/train", other_than="a") == [OTHER]
     # A spend on all records, or by another division, composes with everything.
-    assert beside(TWO_SIDES, "") == beside(TWO_SIDES, "y/train") == [STEPS, NOISY, OTHER, COUNT]
-    assert beside([], "x/train") == []
-    assert beside([row("a", None, STEPS)], "x/train") == [STEPS]
+    assert (
+        composed_with(TWO_SIDES, "")
+        == composed_with(TWO_SIDES, "y/train")
+        == [STEPS, NOISY, OTHER, COUNT]
+    )
+    assert composed_with([], "x/train") == []
+    assert composed_with([row("a", None, STEPS)], "x/train") == [STEPS]
 
 
 @pytest.mark.parametrize(

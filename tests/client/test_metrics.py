@@ -161,16 +161,16 @@ def test_the_ledger_composes_sides_in_parallel_and_all_else_in_sequence(tmp_path
         alone, both = epsilon([train], 1e-5).value, epsilon([told, told], 1e-5).value
         assert ledger.epsilon(1e-5) == max(alone, both)
         assert ledger.epsilon(1e-5, run="other") == epsilon([told], 1e-5).value
-        assert ledger.beside("x/train") == [train]
-        assert ledger.beside("x/validation", other_than="r") == [told]
+        assert ledger.composed_with("x/train") == [train]
+        assert ledger.composed_with("x/validation", other_than="r") == [told]
         # A spend on all records is added to each side.
         reserve(ledger, told, "")
-        assert ledger.beside("x/train") == [train, told]
+        assert ledger.composed_with("x/train") == [train, told]
         assert ledger.epsilon(1e-5) == epsilon([told, told, told], 1e-5).value
         # Under another division a training record may be a validation record: all adds up.
-        assert len(ledger.beside("y/train")) == 4
+        assert len(ledger.composed_with("y/train")) == 4
         reserve(ledger, train, "y/train")
-        assert ledger.beside("x/train") == [*[train, told, told, told], train]
+        assert ledger.composed_with("x/train") == [*[train, told, told, told], train]
         assert ledger.epsilon(1e-5) == epsilon([train, train, told, told, told], 1e-5).value
         assert set(compositions(ledger.entries())) == {""}
 
@@ -345,7 +345,7 @@ def test_a_second_run_trains_on_what_the_first_left_and_a_third_on_next_to_nothi
     # Both depend on a noisy count of the rows, hence no closer bound.
     assert noises[1] > noises[0]
     with Ledger.open(here.partner.ledger, "clinic") as ledger:
-        held = ledger.beside(metrics.part(here.config, metrics.TRAIN))
+        held = ledger.composed_with(metrics.part(here.config, metrics.TRAIN))
         assert 13.9 < lifetime.counted(held, limit, planned=False) <= 14.0
     # All but nothing is left: a third run would drown in noise, or is refused.  How much noise
     # depends on noisy counts, and on where the search for the second run's noise stopped.
