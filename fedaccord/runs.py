@@ -108,8 +108,9 @@ class Run:
 
         path = self.directory / "decisions.jsonl"
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-            records = [json.loads(line) for line in lines]
+            # Not splitlines(), which would also split at other separators within a reason.
+            lines = path.read_text(encoding="utf-8").split("\n")
+            records = [json.loads(line) for line in lines if line]
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path}: cannot be read ({type(error).__name__}); run `fedaccord verify`"

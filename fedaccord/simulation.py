@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from scripts.quoting import quoted
 
 if TYPE_CHECKING:
     from fedaccord.progress import Progress
@@ -96,5 +97,4 @@ def _text(value: Value) -> str:
         return f"[{','.join(_text(item) for item in value)}]"
     if _PLAIN.fullmatch(value):
         return value
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+    return quoted(value)

@@ -20,6 +20,7 @@ from common.config import Config, validate
 from common.errors import UserError
 from scripts.compose import CONF, as_group_choice, one_line, refuse_null, resolved
 from scripts.console import PlainConsole
+from scripts.quoting import quoted
 from scripts.trial import run_trial
 from sweeps.directory import KEY, choose, claimed
 from sweeps.plan import plan
@@ -98,11 +99,9 @@ def _launch(hydra: Hydra, arguments: Sequence[str], directory: Path) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
-    escaped = str(directory).replace("\\", "\\\\").replace("'", "\\'")
+    place = f"{KEY}={quoted(str(directory))}"
     try:
-        hydra.multirun(
-            "config", run_trial, [*arguments, f"{KEY}='{escaped}'"], with_log_configuration=False
-        )
+        hydra.multirun("config", run_trial, [*arguments, place], with_log_configuration=False)
     finally:
         signal.signal(signal.SIGTERM, before)
         runtime.end()
