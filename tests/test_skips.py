@@ -40,7 +40,12 @@ def outcome(folder: Path, strict: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), VARIABLE: strict},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            VARIABLE: strict,
+        },
         check=False,
     )
 

@@ -117,7 +117,7 @@ def test_workers_started_for_a_run_that_turns_out_impossible_end_with_it(
     assert process.returncode == 2
     assert "nowhere" in process.communicate()[1]
     assert begun <= names
-    assert not still_alive(list(started.values()), 60)
+    assert not still_alive(list(started.values()), 120)
 
 
 def test_a_run_directory_that_is_not_one_is_left_alone(

@@ -47,7 +47,7 @@ def test_a_killed_sweep_finishes_the_rest_and_only_the_rest(
     process = start(*command)
     wait_for(lambda: rounds_done(place / "1") >= 1, PATIENCE, process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     found = read_sweep(place)
     assert found.document.planned == 5
     assert {n: t.state for n, t in found.trials.items()} == {0: "finished", 1: "running"}
