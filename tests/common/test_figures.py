@@ -12,7 +12,7 @@ from common.config import Config
 from common.figures import Figure
 from common.scoring import scoring_of
 from common.tasks import TASKS, Task
-from reporting.card import task_figures
+from reporting.figures import task_figures
 from sweeps.objectives import OBJECTIVES
 
 KNOWN = {figure.name: figure for figure in vars(figures).values() if isinstance(figure, Figure)}
