@@ -122,7 +122,8 @@ def report(pairs: list[Pair]) -> None:
     """Print tightness and time in Markdown."""
     ratio = np.array([pair.theirs / pair.ours for pair in pairs])
     times = np.array([pair.their_seconds / pair.our_seconds for pair in pairs])
-    print(f"PRV gave our answer in {sum(p.accountant == 'prv' for p in pairs)} of {len(pairs)}.")
+    by_prv = sum(pair.accountant == "prv" for pair in pairs)
+    print(f"{len(pairs)} configurations; PRV gave our answer in {by_prv}.")
     print(f"PLD is tighter in {np.sum(ratio < 1)}, looser in {np.sum(ratio > 1)}.")
     print(f"Below our proven lower bound: {sum(p.theirs < p.least for p in pairs)}.")
     print(
@@ -145,11 +146,17 @@ def main() -> int:
     """Compare, print, exit with 0."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--configurations", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after this long")
     asked = parser.parse_args()
     drawn = configurations(asked.configurations)
     # Imports and first calls are start-up, not work.
     compare(*drawn[0])
-    report([compare(segment, delta) for segment, delta in drawn])
+    pairs: list[Pair] = []
+    until = time.monotonic() + asked.seconds
+    for segment, delta in drawn:
+        if time.monotonic() < until:
+            pairs.append(compare(segment, delta))
+    report(pairs)
     return 0
 
 
