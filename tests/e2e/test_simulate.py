@@ -129,22 +129,34 @@ def test_no_private_text_in_what_is_left(
             assert not [t for t in texts if t in content], path
 
 
-def test_same_seed_same_result_and_sigkill_twice_then_resume_equals_it(
-    start: Start, run: Run, job: list[str], finished: Path, tmp_path: Path
-) -> None:
-    directory = tmp_path / "run"
-    begun = [*job, "run.seed=1", f"run.dir={directory}"]
-    for killed_after, overrides in ((0, begun), (1, [f"run.resume={directory}"])):
-        process = start(*overrides)
-        wait_for(lambda n=killed_after: rounds_done(directory) >= n, PATIENCE, process)
-        children = psutil.Process(process.pid).children(recursive=True)
+def interrupted(process: subprocess.Popen[str], stop: signal.Signals) -> tuple[str, str]:
+    """Send a signal and wait until the process and all that it started have ended; its output."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    if stop == signal.SIGKILL:
         # Ray's two agents notice the loss of their head only after a while; they touch no file of
         # ours.
         children = [child for child in children if "Agent" not in child.name()]
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not still_alive(children, 120)
-        assert not (directory / "results.json").exists()
+    assert children
+    process.send_signal(stop)
+    output = process.communicate(timeout=180)
+    assert not still_alive(children, 120)
+    return output
+
+
+def test_ctrl_c_and_sigkill_then_resume_equal_a_run_that_was_never_stopped(
+    start: Start, run: Run, job: list[str], finished: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "run"
+    process = start(*job, "run.seed=1", f"run.dir={directory}")
+    wait_for(lambda: rounds_done(directory) >= 0, PATIENCE, process)
+    out, err = interrupted(process, signal.SIGINT)
+    assert process.returncode == 130, out + err
+    assert f"run.resume={directory}" in out.replace("\n", "")
+    before = rounds_done(directory)
+    process = start(f"run.resume={directory}")
+    wait_for(lambda: rounds_done(directory) > before, PATIENCE, process)
+    interrupted(process, signal.SIGKILL)
+    assert not (directory / "results.json").exists()
     run(f"run.resume={directory}")
     wanted = final_parameters(finished)
     for name, tensor in final_parameters(directory).items():
@@ -185,21 +197,6 @@ def test_a_resumed_server_takes_the_constants_of_the_checkpoint(
     wanted = final_parameters(finished)
     for name, tensor in final_parameters(directory).items():
         assert torch.equal(tensor, wanted[name]), name
-
-
-def test_ctrl_c_leaves_no_process_and_says_how_to_go_on(
-    start: Start, job: list[str], tmp_path: Path
-) -> None:
-    directory = tmp_path / "run"
-    process = start(*job, "run.rounds=500", f"run.dir={directory}")
-    wait_for(lambda: rounds_done(directory) >= 1, PATIENCE, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert children
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 130, out + err
-    assert f"run.resume={directory}" in out.replace("\n", "")
-    assert not still_alive(children, 120)
 
 
 def test_a_kept_worker_that_died_is_replaced(run: Run, job: list[str], tmp_path: Path) -> None:
