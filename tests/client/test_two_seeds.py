@@ -13,18 +13,25 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from flwr.app import Context, RecordDict
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from client import handlers
 from client.deployed import PARTNER_VARIABLE
+from client.deployed_session import open_session
 from client.division import TRAIN, part
-from client.session import Session, _open_deployed
+from client.session import Session
 from common import messages
 from common.config import Config, LoraConfig, to_json
 from common.messages import Request
 
 LABELS = ["bad", "good"]
+
+
+def opened(config: Config) -> Session:
+    """The deployed partner's session for a request."""
+    return open_session(Context(1, 2, {}, RecordDict(), {"config": to_json(config)}))
 
 
 def asked() -> Config:
@@ -91,7 +98,7 @@ def write_partner_file(folder: Path, model: Path, split_seed: int) -> None:
 
 
 def test_the_delivered_personal_model_is_the_one_that_was_trained(folder: Path) -> None:
-    session = _open_deployed(to_json(asked()))
+    session = opened(asked())
     incoming = {**session.network.read(), **session.network.constants()}
     for handler in (handlers.train, handlers.evaluate):
         request = Request("run", 1)
@@ -123,15 +130,15 @@ def test_the_split_seed_divides_the_rows_and_the_run_seed_does_not(
     folder: Path, tiny_bert: Path
 ) -> None:
     config = asked()
-    first = _open_deployed(to_json(config))
+    first = opened(config)
     other_run = replace(config, run=replace(config.run, seed=2))
-    second = _open_deployed(to_json(other_run))
+    second = opened(other_run)
     assert first.config.run.seed == 1
     assert second.config.run.seed == 2
     assert validating(first) == validating(second)
     # The ledger must know that both runs train on the same rows.
     assert part(first.config, TRAIN) == part(second.config, TRAIN)
     write_partner_file(folder, tiny_bert, split_seed=8)
-    third = _open_deployed(to_json(config))
+    third = opened(config)
     assert validating(third) != validating(first)
     assert part(third.config, TRAIN) != part(first.config, TRAIN)

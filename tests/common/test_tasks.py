@@ -283,7 +283,10 @@ def test_one_record_changes_a_release_by_no_more_than_its_sensitivity(
         (["data.bounds=[0,1]"], "data.bounds: goes with data.target=number"),
         (["task=multilabel", "attack=label_flip"], "attack: label_flip and backdoor poison"),
         (["task=multilabel", "data=demo"], "data.target=labels: the demo's reviews have one"),
-        (["task=regression", "data.bounds=[0,1]", "data.labels=[a,b]"], "data.labels: task=regression has no labels"),
+        (
+            ["task=regression", "data.bounds=[0,1]", "data.labels=[a,b]"],
+            "data.labels: task=regression has no labels",
+        ),
         (["task=summary"], "task: there is no choice 'summary'"),
     ],
 )
