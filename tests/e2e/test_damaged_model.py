@@ -11,19 +11,22 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import session, work
+from client import handlers, session
+from client.refusal import described
 from common import messages
 from common.config import Config, to_json
 from common.device import usable_cores
 from common.errors import UserError
-from scripts.simulate import ENVIRONMENT, complete, configure
+from scripts.configure import configure
 from server.build import build_server
+from simulation.prepare import ENVIRONMENT, complete
+from simulation.session import open_session
 from tests.server.scripted import ScriptedGrid
 
 HANDLERS = {
-    messages.PREPARE: work.prepare,
-    messages.TRAIN: work.train,
-    messages.EVALUATE: work.evaluate,
+    messages.PREPARE: handlers.prepare,
+    messages.TRAIN: handlers.train,
+    messages.EVALUATE: handlers.evaluate,
 }
 
 
@@ -31,7 +34,7 @@ class InProcess(ScriptedGrid):
     """Partners that run the client's own code."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__({f"partner-{n}": work.train for n in range(1, 4)})  # type: ignore[dict-item]
+        super().__init__({f"partner-{n}": handlers.train for n in range(1, 4)})  # type: ignore[dict-item]
         self.settings = {"config": to_json(config)}
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -40,7 +43,8 @@ class InProcess(ScriptedGrid):
     def _reply(self, question: Message) -> Message:
         node = question.metadata.dst_node_id
         context = Context(1, node, {"partition-id": node - 1}, RecordDict(), dict(self.settings))
-        return session.answer(question, context, HANDLERS[question.metadata.message_type])
+        handler = HANDLERS[question.metadata.message_type]
+        return session.answer(question, context, handler, open_session, described)
 
 
 @pytest.mark.parametrize("damage", [torch.nan, torch.inf, None])

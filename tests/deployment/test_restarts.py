@@ -10,9 +10,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from common.processes import Child, supervise
 
-from common import processes
+from deployment import supervision
+from deployment.environment import flower_environment
+from deployment.supervision import Child, supervise
 
 # Writes a line with its process id, and then ends with code 3 if it is the first to do so.
 FAILS_ONCE = """
@@ -75,7 +76,7 @@ def test_the_pause_grows_while_it_keeps_failing(
     monkeypatch.setattr(processes, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(processes, "LONGEST_PAUSE", 0.03)
     pauses: list[float] = []
-    whole = processes.log.error
+    whole = supervision.log.error
 
     def told(text: str, *arguments: object) -> None:
         whole(text, *arguments)
@@ -83,7 +84,7 @@ def test_the_pause_grows_while_it_keeps_failing(
         if len(pauses) == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(processes.log, "error", told)
+    monkeypatch.setattr(supervision.log, "error", told)
     command = [sys.executable, "-c", "raise SystemExit(1)"]
     assert supervise(lambda: [Child("failing", command, os.environ)]) == 0
     assert pauses == [0.01, 0.02, 0.03, 0.03]
@@ -108,6 +109,6 @@ def test_what_fails_in_a_tick_is_logged_and_ends_nothing(
 
 
 def test_processes_of_an_identity_import_nothing_from_the_current_folder(tmp_path: Path) -> None:
-    environment = processes.flower_environment(tmp_path / "state")
+    environment = flower_environment(tmp_path / "state")
     assert environment["PYTHONSAFEPATH"] == "1"
     assert not [name for name in environment if name.startswith("FEDACCORD_SIM")]
