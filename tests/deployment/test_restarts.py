@@ -44,7 +44,7 @@ def started(path: Path) -> list[int]:
 def test_when_one_ends_all_are_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.05)
     failing, steady = tmp_path / "failing", tmp_path / "steady"
     generations: list[int] = []
 
@@ -63,7 +63,7 @@ def test_when_one_ends_all_are_started_again(
     with caplog.at_level(logging.ERROR):
         assert supervise(children, tick) == 0
     assert generations == [0, 1]
-    assert "failing ended with code 3 (look at its log); starting again" in caplog.text
+    assert "failing ended with code 3 (look at its log); restarting" in caplog.text
     # Of the first generation and of the second: nobody is left.
     assert len(started(failing)) == 2
     assert not [pid for pid in (*started(failing), *started(steady)) if psutil.pid_exists(pid)]
@@ -73,8 +73,8 @@ def test_when_one_ends_all_are_started_again(
 def test_the_pause_grows_while_it_keeps_failing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(processes, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(processes, "LONGEST_PAUSE", 0.03)
+    monkeypatch.setattr(supervision, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(supervision, "LONGEST_PAUSE", 0.03)
     pauses: list[float] = []
     whole = supervision.log.error
 
