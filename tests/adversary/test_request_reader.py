@@ -120,7 +120,7 @@ def test_the_refusal_names_the_key_alone(ask: Ask, caplog: pytest.LogCaptureFixt
 @pytest.mark.parametrize("key", ["run.rounds", "train.local_steps", "train.batch_size"])
 def test_a_request_without_end_is_refused(ask: Ask, key: str) -> None:
     section, name = key.split(".")
-    for size in (LARGEST[key], LARGEST[key] + 1, 10**400):
+    for size in (LARGEST[key], LARGEST[key] + 1, 2**63 - 1):
         tree = json.loads(to_json(Config()))
         tree[section][name] = size
         within = size == LARGEST[key]
