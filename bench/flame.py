@@ -38,7 +38,11 @@ PHASES = {
     "checkpoint, report": ("save (server/checkpoint.py", "write_report (", "export (common/"),
 }
 REST = "Flower, Ray and the rest"
-OWN = re.compile(r"^(\S+) \(((?:client|server|common|strategies|scripts)/[\w/]+\.py):\d+\)$")
+PACKAGES = (
+    "auditing", "client", "common", "deployment", "fedaccord", "inspection", "reporting",
+    "results", "scripts", "server", "simulation", "strategies", "sweeps",
+)  # fmt: skip
+OWN = re.compile(rf"^(\S+) \(((?:{'|'.join(PACKAGES)})/[\w/]+\.py):\d+\)$")
 WAITING = re.compile(r"^(Condition\.)?wait \(threading\.py:\d+\)$")
 WIDTH, ROW, LEFT_OUT = 1200, 18, 0.002
 COLOURS = {"client": "#e07b39", "server": "#3b7dd8", "common": "#7a9e3f", "scripts": "#9a6fb0"}

@@ -9,7 +9,7 @@ import pytest
 from bench.flame import REST, draw, own_frames, read, seconds_by_phase
 
 RAW = """\
-main (scripts/cli.py:1);run (ray/x.py:2);train (client/work.py:9);train (client/training.py:3) 30
+main (scripts/cli.py:1);run (ray/x.py:2);train (client/handlers.py:9);train (client/training.py:3) 30
 main (scripts/cli.py:1);_round (server/rounds.py:2);evaluate (common/evaluation.py:3);mm (t.py:1) 10
 main (scripts/cli.py:1);_find_and_load (<frozen importlib._bootstrap>:1176);x (peft/x.py:1) 15
 _find_and_load (<frozen importlib._bootstrap>:1176);build (common/models/build.py:5) 5
@@ -35,7 +35,7 @@ def test_a_stack_keeps_the_projects_functions() -> None:
     first = next(iter(read(RAW)))
     assert own_frames(first) == (
         "scripts.cli: main",
-        "client.work: train",
+        "client.handlers: train",
         "client.training: train",
     )
     assert own_frames(["poll (grpc/x.py:1)"]) == (REST,)
@@ -49,7 +49,7 @@ def test_boxes_are_as_wide_as_their_time_and_lie_in_their_callers() -> None:
         )
     }
     assert boxes["scripts.cli: main"][1] == pytest.approx(1200 * 55 / 130, abs=0.1)
-    x, width = boxes["client.work: train"]
+    x, width = boxes["client.handlers: train"]
     assert width == pytest.approx(1200 * 30 / 130, abs=0.1)
     outer, total = boxes["scripts.cli: main"]
     assert outer <= x
