@@ -9,7 +9,7 @@ import pytest
 from bench.flame import REST, draw, own_frames, read, seconds_by_phase
 
 RAW = """\
-main (scripts/cli.py:1);run (ray/x.py:2);train (client/handlers.py:9);train (client/training.py:3) 30
+main (scripts/cli.py:1);run (r/x.py:2);train (client/handlers.py:9);train (client/training.py:3) 30
 main (scripts/cli.py:1);_round (server/rounds.py:2);evaluate (common/evaluation.py:3);mm (t.py:1) 10
 main (scripts/cli.py:1);_find_and_load (<frozen importlib._bootstrap>:1176);x (peft/x.py:1) 15
 _find_and_load (<frozen importlib._bootstrap>:1176);build (common/models/build.py:5) 5
