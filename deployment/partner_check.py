@@ -232,10 +232,10 @@ def _training_problems(network: Network, config: ModelConfig, directory: Path) -
             for count in (TRIAL_TEXTS, TRIAL_TEXTS - 1)
         )
         problems = []
+        # Read once: training moves the network's own parameters.
+        start = network.read()
         for mode in ("hooks", "bookkeeping"):
-            subject = selfcheck.Subject(
-                network, network.read(), examples, fewer, 0.05, mode, device
-            )
+            subject = selfcheck.Subject(network, start, examples, fewer, 0.05, mode, device)
             problems += selfcheck.check_training(subject)
     return problems
 

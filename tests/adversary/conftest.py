@@ -26,7 +26,7 @@ from client.deployed import PARTNER_VARIABLE
 from client.refusal import described
 from client.session import Opener, Session
 from common import messages
-from common.config import Config, from_json, to_json
+from common.config import Config, LoraConfig, from_json, to_json
 from common.data.schema import Block
 from common.messages import Refusal, Report, Request
 from common.models.build import build
@@ -142,6 +142,10 @@ def base_config(model: Path, folder: Path, deployed: bool) -> Config:
     config = Config()
     config.model.base, config.model.max_length = (BASE if deployed else str(model)), 16
     config.model.precision = "fp32"
+    # Both factors of three kinds of layer: the product of A and B is where attacks find the noise.
+    config.model.lora = LoraConfig(8, 16, ["query", "value", "dense"], "both")
+    config.model.drop_layers, config.model.head_scale = 0, 6.0
+    config.privacy.max_grad_norm = 0.1
     config.data.source, config.data.path = "csv", str(folder / "notes.csv")
     config.data.labels, config.data.columns.split = list(LABELS), "side"
     config.train.batch_size, config.train.physical_batch = 60, 64

@@ -67,8 +67,8 @@ def test_division_by_what_follows_from_the_number_of_records(
     """The expected batch size q N is no constant either, where N is private."""
     sound = training.train
 
-    def by_records(*given: Any, expected: float, **named: Any) -> training.Trained:
-        return sound(*given, expected=None, **named)
+    def by_records(network: Any, examples: Any, start: Any, how: Any, *rest: Any) -> Any:
+        return sound(network, examples, start, replace(how, expected_batch_size=None), *rest)
 
     monkeypatch.setattr(training, "train", by_records)
     assert selfcheck.divisor(subject) != []
