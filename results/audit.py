@@ -41,9 +41,9 @@ NAME = "audit.jsonl"
 FIRST = "0" * 64
 # Every package of the project: a run may import any of them.
 PACKAGES = (
-    *("auditing", "client", "common", "conf", "hydra_plugins/fedaccord_sweeper"),
-    *("inspection", "reporting", "results", "scripts", "server", "simulation", "strategies"),
-    "sweeps",
+    *("auditing", "client", "common", "conf", "deployment", "fedaccord"),
+    *("hydra_plugins/fedaccord_sweeper", "inspection", "reporting", "results", "scripts"),
+    *("server", "simulation", "strategies", "sweeps"),
 )
 # Where a run's files are: a copied or moved run has others.
 PLACES = ("run.dir", "run.resume", "run.cache_dir")

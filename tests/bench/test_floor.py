@@ -21,7 +21,11 @@ def test_flops_are_those_of_the_layers_that_are_gone_through(
     tiny_bert: Path, targets: list[str]
 ) -> None:
     lora = LoraConfig(r=1, alpha=1, targets=targets, factors="b")
-    net = build(ModelConfig(base=str(tiny_bert), lora=lora), ("bad", "good"), 0)
+    net = build(
+        ModelConfig(base=str(tiny_bert), max_length=24, drop_layers=0, lora=lora),
+        ("bad", "good"),
+        0,
+    )
     width, wide = net.trained.config.hidden_size, net.trained.config.intermediate_size
     forward = 2 * 2 * width * wide
     # Back through the second of the two matrices, whose weights are frozen.

@@ -72,7 +72,7 @@ def test_survivors_are_those_that_no_test_sees(tmp_path: Path) -> None:
         "sys.exit(m.main())\n"
     )
     command = [sys.executable, "go.py", "pkg/code.py", "--out", "out.jsonl"]
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=300)
     outcomes = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     by_name = {outcome["name"]: outcome for outcome in outcomes}

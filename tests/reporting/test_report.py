@@ -263,7 +263,7 @@ def test_figures_of_another_form_are_one_line(
     assert cli.main(["report", str(directory)]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "does not hold" in error
+    assert "do not have the form of this version" in error
 
 
 def test_verify_notes_a_report_that_says_something_else(tmp_path: Path) -> None:

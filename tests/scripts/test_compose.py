@@ -74,7 +74,7 @@ def test_an_old_key_in_a_request_is_refused_by_the_fixed_list(old: str) -> None:
     section, _, name = old.partition(".")
     with pytest.raises(Refused) as caught:
         checked(f'{{"{section}": {{"{name}": "c4n4ry"}}}}')
-    assert caught.value.told == Reason.UNREADABLE.told(RENAMED[old])
+    assert caught.value.sentence == Reason.UNREADABLE.sentence(RENAMED[old])
     # The partner's own log.
     assert str(caught.value).startswith(f"{old} is now {RENAMED[old]}")
     assert "c4n4ry" not in str(caught.value)

@@ -238,7 +238,7 @@ def test_figures_of_a_task_that_nobody_has_heard_of_are_kept(
         name = "novel"
 
         def round_figures(self, measured: Measured, data: DataConfig) -> dict[str, float | None]:
-            return {"novelty": float(measured.table[0, 0]) / 2}
+            return {"novelty": float(measured.confusion[0, 0]) / 2}
 
     monkeypatch.setitem(TASKS, "novel", Novel())
     settings = config(tmp_path)

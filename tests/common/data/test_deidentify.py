@@ -53,7 +53,13 @@ def names(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = Config(task="ner")
     config.data.labels = ["PER"]
     config.model = ModelConfig(
-        base=str(tiny_bert), head="token", trainable="full", max_length=16, drop_layers=0, stride=2
+        base=str(tiny_bert),
+        head="token",
+        trainable="full",
+        max_length=16,
+        drop_layers=0,
+        stride=2,
+        head_scale=6.0,
     )
     folder = tmp_path_factory.mktemp("names")
     net = build(config.model, config.outputs, 0)

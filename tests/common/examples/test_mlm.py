@@ -34,7 +34,14 @@ FP32 = Device(torch.device("cpu"), torch.float32)
 
 
 def model_of(base: Path, **settings: object) -> ModelConfig:
-    given = {"head": "lm", "max_length": 24, "layers": 1, "prefix_cache": False, **settings}
+    given = {
+        "head": "lm",
+        "max_length": 24,
+        "layers": 1,
+        "drop_layers": 0,
+        "prefix_cache": False,
+        **settings,
+    }
     config = ModelConfig(base=str(base), **given)  # type: ignore[arg-type]
     config.lora.targets = ["query"]
     return config
@@ -189,7 +196,9 @@ def test_training_lowers_the_perplexity_and_the_model_is_a_start(
         ours = net.logits(given["input_ids"], mask)[0, 0]
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     # The next step of the way: a classifier on top of it.
-    config = ModelConfig(base=str(tmp_path / "model"), max_length=24, trainable="last_k")
+    config = ModelConfig(
+        base=str(tmp_path / "model"), max_length=24, drop_layers=0, trainable="last_k"
+    )
     ours, theirs = build(config, ("a", "b"), 0).stock.encoder, model.bert
     for (name, one), other in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         torch.testing.assert_close(one, other[1], msg=name)

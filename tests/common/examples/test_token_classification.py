@@ -184,7 +184,7 @@ def test_nothing_to_find_has_no_f1() -> None:
 
 def test_the_exported_model_is_a_stock_token_classifier(tiny_bert: Path, tmp_path: Path) -> None:
     table = tagged(20)
-    config = Config(model=ModelConfig(base=str(tiny_bert), head="token"), task="ner")
+    config = Config(model=ModelConfig(base=str(tiny_bert), head="token", max_length=24), task="ner")
     config.data.labels = list(TYPES)
     net, _, rows = prepared(tiny_bert, tmp_path, table, max_length=64)
     conditioning = net.trained.head.conditioning

@@ -58,7 +58,7 @@ def test_all_other_attention_is_torchs_own(dtype: torch.dtype, trained: bool) ->
 def test_a_network_computes_its_attention_there(
     tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = build(ModelConfig(base=str(tiny_bert)), ("bad", "good"), 0)
+    network = build(ModelConfig(base=str(tiny_bert), max_length=24), ("bad", "good"), 0)
     asked: list[torch.dtype] = []
 
     def watched(

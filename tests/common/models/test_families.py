@@ -105,11 +105,19 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def choices(base: Path, **settings: object) -> ModelConfig:
     """A model's settings; `trainable` may also be "attention_lora", on queries in place of the
     feed-forward part."""
-    names = {"max_length": 24, "layers": 2, **settings}
+    names = {
+        "max_length": 24,
+        "layers": 2,
+        "drop_layers": 0,
+        "head_scale": 6.0,
+        "lora": LoraConfig(8, 16, factors="both"),
+        **settings,
+    }
     targets = ["lin1" if "distilbert" in base.name else "intermediate.dense"]
     if names.get("trainable") == "attention_lora":
         names["trainable"] = "lora"
-        targets = ["q_lin" if "distilbert" in base.name else "query"]
+        queries = {"distilbert": "q_lin", "mpnet": "q"}
+        targets = [next((q for name, q in queries.items() if name in base.name), "query")]
     config = ModelConfig(base=str(base), **names)  # type: ignore[arg-type]
     if "lora" not in settings:
         config.lora.targets = targets
