@@ -137,7 +137,7 @@ def test_what_cannot_be_taught_is_one_line(
         (["--layers", "1", "--epochs", "0"], "--epochs: must be at least 1, got 0"),
         (["--layers", "1", "--out", str(tmp_path / "mine")], "exists and holds no model"),
         (["--layers", "1", "--text", str(tmp_path / "few.txt")], "2 public texts are too few"),
-        (["--layers", "1", "--text", str(tmp_path / "no.txt")], "cannot be read (No such file),
+        (["--layers", "1", "--text", str(tmp_path / "no.txt")], "cannot be read (No such file"),
         (["--layers", "1", "--text", str(tmp_path / "latin.txt")], "is not UTF-8 at byte 3"),
     ):
         assert cli.main(["distill", str(run), *arguments]) == 2
