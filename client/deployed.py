@@ -15,8 +15,10 @@ from client.partner import Partner, split_rows
 from client.policy import Policy, policy_of, read_file
 from common.config import Config
 from common.config_reader import read
+from common.data.check import check_data
 from common.data.load import training_table
-from common.data.schema import FILE_SOURCES, DataConfig, check_data, target_of
+from common.data.schema import DataConfig, target_of
+from common.data.sources import source_of
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
@@ -238,7 +240,7 @@ def _data(path: Path, tree: Any) -> DataConfig:
     needed = {"label": 2, "labels": 1, "tags": 1}.get(target_of(data), 0)
     if len(data.labels) < needed:
         raise UserError(f"{path}: data.labels must name every label in the federation's order")
-    if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
+    if "path" in source_of(data).local_paths(data) and data.path and not os.path.isabs(data.path):
         data.path = str(_beside(path, data.path))
     if data.names_model:
         data.names_model = _place(path, data.names_model)

@@ -25,7 +25,8 @@ from common.files import private_directory
 from common.randomness import Streams, system_streams
 from common.refusals import Reason, Refused
 from simulation.attacks.poison import poisoned
-from simulation.shares import PartnerShare, kept_partition
+from simulation.partition_cache import kept_partition
+from simulation.shares import PartnerShare
 
 # Set by `fedaccord simulate` for its own workers.  Without it a partner never takes its rows from
 # a coordinator's configuration and never seeds its noise.

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from common.config_reader import parse_json, read
-from common.data.schema import DataConfig, PartitionConfig, check_data, target_of
+from common.data.check import check_data
+from common.data.schema import DataConfig, PartitionConfig, target_of
 from common.encoding import ENCODINGS
 from common.errors import UserError
 from common.files import canonical_json, sha256_text

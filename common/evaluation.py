@@ -11,6 +11,7 @@ import torch
 
 from common.device import Device
 from common.features import Examples, Ints, by_length
+from common.groups import group_key
 from common.metrics import Counts, accuracy
 from common.model import Network
 from common.tasks import LOSS_BOUND, Measured
@@ -97,7 +98,7 @@ def evaluate(
     return Evaluation(
         confusion=tally.table(np.ones(rows, dtype=np.bool_)),
         groups={
-            f"{column}={value}": tally.table(values == value)
+            group_key(column, value): tally.table(values == value)
             for column, values in groups.items()
             for value in np.unique(values)
         },

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from common.authority import KeyPair, new_authority, new_node, new_server
+from common.data.sources import SOURCES
 from common.errors import UserError
 from common.files import private_directory, write_atomic
 
@@ -187,7 +188,9 @@ def _partner_kit(
     return {
         "ca.pem": authority.public,
         "node.key": pair.private,
-        "partner.yaml": PARTNER_FILE.format(name=name, server=server).encode(),
+        "partner.yaml": PARTNER_FILE.format(
+            name=name, server=server, sources=", ".join(SOURCES)
+        ).encode(),
         "fedaccord-partner.service": PARTNER_UNIT.encode(),
         "README.txt": PARTNER_README.format(name=name, server=server).encode(),
     }
@@ -213,7 +216,7 @@ name: {name}
 server: {server}
 # Ledger, caches and identity; relative to this file.  Back up the ledger.
 directory: state
-# Where the texts are: csv, parquet, json, sql, hub.  See docs/data.md.
+# Where the texts are: {sources}.  See docs/data.md.
 data:
   source: csv
   path: FILL-IN.csv

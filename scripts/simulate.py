@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from common.config import Config, config_hash, malicious
-from common.data.schema import FILE_SOURCES
+from common.data.sources import source_of
 from common.errors import UserError
 from scripts.compose import compose_config, expand, load_config, save_config
 from scripts.console import PlainConsole
@@ -61,11 +61,9 @@ def settle(config: Config, directory: Path) -> Config:
         Path(config.run.cache_dir or default_cache()).expanduser().absolute()
     )
     # Workers have another working directory.
-    if config.data.source in FILE_SOURCES:
-        if config.data.path:
-            config.data.path = _absolute(config.data.path)
-        if config.data.test_path:
-            config.data.test_path = _absolute(config.data.test_path)
+    for key in source_of(config.data).local_paths(config.data):
+        if value := getattr(config.data, key):
+            setattr(config.data, key, _absolute(value))
     if os.path.isdir(_absolute(config.model.base)):
         config.model.base = _absolute(config.model.base)
     return config

@@ -9,9 +9,8 @@ import numpy as np
 
 from common.data.cache import cached_table
 from common.data.deidentify import deidentified
-from common.data.demo import LABELS
 from common.data.schema import NAMED, DataConfig, target_of
-from common.data.sources import own_test_set
+from common.data.sources import source_of
 from common.data.split import hold_out, rows_where
 from common.data.table import TEST, Table
 from common.errors import UserError
@@ -25,8 +24,8 @@ def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
     """
     if config.labels or target_of(config) not in NAMED:
         return list(config.labels)
-    if config.source == "demo":
-        return list(LABELS)
+    if labels := source_of(config).settle(config).labels:
+        return list(labels)
     names = cached_table(config, cache_dir, discover=True).label_names
     if config.scheme is not None and not names:
         raise UserError(f"column '{config.columns.label}' has no entity: nothing to learn")
@@ -40,7 +39,7 @@ def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
 def training_table(config: DataConfig, cache_dir: Path) -> Table:
     """The rows that the partners of a simulation share: all but the held-out ones."""
     table = _table(config, cache_dir)
-    if own_test_set(config) is not None:
+    if source_of(config).own_test_set(config) is not None:
         return table if table.split is None else table.select(table.split != TEST)
     if not _holds_out(config, table):
         return table
@@ -54,10 +53,10 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
     split is test; or, at the coordinator of a deployment, no source is named at all.  The rows
     carry no split, so that they can be divided again.
     """
-    own = own_test_set(config)
+    own = source_of(config).own_test_set(config)
     if own is not None:
         return replace(_table(config, cache_dir, own), split=None)
-    if config.source != "demo" and not (config.sql_query or config.path):
+    if not source_of(config).is_named(config):
         return None
     table = _table(config, cache_dir)
     if not _holds_out(config, table):
@@ -65,9 +64,9 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
     return replace(table.select(hold_out(table, config)[1]), split=None)
 
 
-def _table(config: DataConfig, cache_dir: Path, path: str | None = None) -> Table:
+def _table(config: DataConfig, cache_dir: Path, test: str | None = None) -> Table:
     """The rows of a source that ``config.where`` lets in, de-identified where that is asked."""
-    table = cached_table(config, cache_dir, path)
+    table = cached_table(config, cache_dir, test)
     if config.where:
         chosen = rows_where(table, config.where)
         if not chosen.any():

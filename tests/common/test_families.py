@@ -33,7 +33,8 @@ from transformers import (
 
 from client.training import Privacy, train
 from common.config import Config, LoraConfig, ModelConfig, TrainConfig, validate
-from common.data.records import Batch, build_table
+from common.data.batch import Batch
+from common.data.records import build_table
 from common.data.schema import Columns
 from common.data.table import Table
 from common.device import Device

@@ -15,7 +15,8 @@ from transformers import pipeline
 
 from client.training import Privacy, train
 from common.config import Config, ModelConfig, TrainConfig
-from common.data.records import Batch, build_table
+from common.data.batch import Batch
+from common.data.records import build_table
 from common.data.schema import Columns
 from common.data.table import Table
 from common.device import Device

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.data.records import Batch, build_table
+from common.data.batch import Batch
+from common.data.records import build_table
 from common.data.schema import Block, Columns, PartitionConfig
 from common.errors import UserError
 from simulation.partition import partition
-from simulation.shares import kept_partition
+from simulation.partition_cache import kept_partition
 
 
 def make_table(labels, **groups):

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.data.records import Batch, build_table
+from common.data.batch import Batch
+from common.data.records import build_table
 from common.data.schema import Columns
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from common.data import cache
 from common.data.cache import cached_table
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.errors import UserError
 
 CONTENT = "text,label,site,fold\none,neg,a,train\ntwo,pos,,test\n"

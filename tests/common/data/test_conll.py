@@ -12,8 +12,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from seqeval.metrics.sequence_labeling import get_entities
 
 from common.data.cache import cached_table
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.data.split import hold_out
 from common.data.table import WORD_BREAK
 from common.errors import UserError
@@ -137,7 +137,7 @@ def test_class_numbers_of_tags_become_their_names(tmp_path: Path, source: str) -
     Dataset.from_dict(rows, features=features).to_parquet(path)
     columns = Columns(text="tokens", label="ner_tags")
     place = path if source == "parquet" else path.parent
-    table = read(settings(place, source=source, columns=columns), hub_dir=tmp_path / "hub")
+    table = read(settings(place, source=source, columns=columns), downloads=tmp_path / "hub")
     assert table.tags is not None
     assert [tag_names(TYPES)[code] for code in table.tags.codes] == [names[i] for i in (1, 2, 0, 3)]
 

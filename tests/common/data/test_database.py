@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import create_engine, text
 
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.errors import UserError
 
 SECRET = "Geheimnis"

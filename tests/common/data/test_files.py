@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.errors import UserError
 
 SECRET = "Geheimnis"

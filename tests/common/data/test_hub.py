@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.errors import UserError
 
 
@@ -23,7 +23,7 @@ def config(tmp_path):
 
 
 def test_splits(config, tmp_path):
-    table = read(config, hub_dir=tmp_path / "hub")
+    table = read(config, downloads=tmp_path / "hub")
     assert list(table.texts) == ["one", "two"]
     assert table.labels.tolist() == [0, 1]
     assert table.groups["more"].tolist() == ["x", "y"]

@@ -11,14 +11,43 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.data.records import BATCH_ROWS, Batch
-from common.data.schema import FILE_COLUMN, DataConfig
+from common.data.batch import BATCH_ROWS, Batch
+from common.data.schema import DataConfig
+from common.data.sources.files import FileSource, check_encoding
 from common.errors import UserError
 from common.tags import TagError, to_bio
 
 DOCUMENT = "-DOCSTART-"
+# The only column that CoNLL files have beside words and tags: the name of the file.
+FILE_COLUMN = "file"
 # Stands for a word of which nothing is left but its tag (an emoji that somebody removed).
 LOST = "\N{REPLACEMENT CHARACTER}"
+
+
+class Conll(FileSource):
+    """CoNLL files."""
+
+    name = "conll"
+    suffixes = (".conll", ".conll03", ".bio", ".iob", ".tsv")
+    tagged = True
+
+    def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
+        """The records of one file, in batches; their tags are in BIO."""
+        check_encoding(config)
+        return read_conll(path, config)
+
+    def check(self, config: DataConfig) -> None:
+        """Raise UserError for columns that these files do not have."""
+        if config.scheme is None:
+            raise UserError("data.source=conll has a tag for each word: set task=ner")
+        if config.columns.split or set(config.columns.groups) - {FILE_COLUMN}:
+            raise UserError(
+                f"data.columns: CoNLL files have no column but '{FILE_COLUMN}', their name"
+            )
+
+    def tag_scheme(self, config: DataConfig) -> str | None:
+        """BIO, whatever the file was in."""
+        return "bio"
 
 
 def read_conll(path: Path, config: DataConfig) -> Iterator[Batch]:

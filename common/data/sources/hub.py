@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.data.files import arrow_batch, class_names
-from common.data.records import BATCH_ROWS, Batch, require_columns
+from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.schema import DataConfig
+from common.data.sources.arrow import arrow_batch, class_names
+from common.data.sources.base import Source
 from common.errors import UserError
+
+
+class Hub(Source):
+    """A data set of the hub, or a local folder in its layout."""
+
+    name = "hub"
+    tagged = True
+
+    def read(self, config: DataConfig, test: str | None, downloads: Path | None) -> Iterator[Batch]:
+        """The rows of the split ``test``, else of ``data.hub_split``."""
+        keep = contextlib.nullcontext(downloads) if downloads else tempfile.TemporaryDirectory()
+        with keep as folder:
+            yield from read_hub(config, test or config.hub_split, Path(folder))
+
+    def stamp(self, config: DataConfig, test: str | None) -> str | None:
+        """The same text always: a data set is kept until its revision is set to another."""
+        return ""
+
+    def own_test_set(self, config: DataConfig) -> str | None:
+        """The split of the test rows."""
+        return config.hub_test_split
 
 
 def read_hub(config: DataConfig, split: str, cache_dir: Path) -> Iterator[Batch]:

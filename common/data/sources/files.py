@@ -1,0 +1,100 @@
+"""What all sources that read files of this machine have in common."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from common.data.batch import Batch
+from common.data.schema import DataConfig
+from common.data.sources.base import Source
+from common.errors import UserError
+
+
+class FileSource(Source):
+    """Files that ``data.path`` names: a file, a folder or a glob.
+
+    Attributes:
+        suffixes: What files of this source are called, where a folder is given.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
+        """The mapped columns of one file, in batches."""
+
+    def read(self, config: DataConfig, test: str | None, downloads: Path | None) -> Iterator[Batch]:
+        """The rows of all files, in order of their names."""
+        for path in self.files(config, test):
+            yield from self._read_whole(path, config)
+
+    def stamp(self, config: DataConfig, test: str | None) -> str | None:
+        """Path, size and time of change of every file."""
+        stamps: list[tuple[str, int, int]] = []
+        for file in self.files(config, test):
+            status = file.stat()
+            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
+        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+
+    def local_paths(self, config: DataConfig) -> tuple[str, ...]:
+        """Both paths."""
+        return ("path", "test_path")
+
+    def files(self, config: DataConfig, test: str | None) -> list[Path]:
+        """The files of the rows that are trained on, or of the test set."""
+        if test is not None:
+            return find_files(test, "data.test_path", self.suffixes)
+        if not config.path:
+            raise UserError(
+                f"data.path is not set: data.source={config.source} needs a file or a glob"
+            )
+        return find_files(config.path, "data.path", self.suffixes)
+
+    def _read_whole(self, path: Path, config: DataConfig) -> Iterator[Batch]:
+        count = 0
+        try:
+            if path.stat().st_size == 0:
+                raise UserError(f"{path} is empty")
+            for batch in self.read_file(path, config):
+                count += 1
+                yield batch
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror or 'broken file'}") from None
+        if not count:
+            raise UserError(f"{path} has no data rows")
+
+
+def find_files(pattern: str, key: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files that ``pattern`` names, sorted.
+
+    It is a path, a folder (whose files with one of ``suffixes`` are taken), or a glob with ** for
+    any depth.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = sorted(f for f in path.iterdir() if f.suffix.lower() in suffixes and f.is_file())
+        if not found:
+            known = ", ".join(suffixes)
+            problem = f"{path} is a folder without files called {known}"
+            raise UserError(f"{problem}: set {key} to a file or a glob such as {path}/*")
+        return found
+    files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    if not files:
+        raise UserError(f"no file matches {key}: {path}")
+    return files
+
+
+def check_encoding(config: DataConfig) -> None:
+    """Raise UserError where ``data.encoding`` names no encoding of text."""
+    try:
+        "a".encode(config.encoding)  # also refuses codecs that are not for text, such as base64
+    except (LookupError, ValueError):
+        raise UserError("data.encoding is not the name of an encoding: try utf-8") from None
