@@ -33,6 +33,9 @@ SAME_SIDE = frozenset(
     {
         # What a record's target is, not its text.
         "labels",
+        "label_codes",
+        # How labels and group values are compared.
+        "fold_case",
         "target",
         "label_delimiter",
         "bounds",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from datetime import date, time
+from decimal import Decimal
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from common.data.batch import Batch
-from common.data.schema import Columns
-from common.data.table import TEST, TRAIN, VALIDATION, Table, Tags, Texts, text_key
+from common.data.labels import LabelCodec
+from common.data.normal import normal_form, visible
+from common.data.schema import DataConfig
+from common.data.table import TEST, TRAIN, VALIDATION, Table, Tags, Texts, text_key, twin_key
 from common.errors import UserError
 
-MAX_DISCOVERED = 1000
 SPLITS = {
     "train": TRAIN,
     "training": TRAIN,
@@ -28,17 +31,22 @@ SPLITS = {
 class Builder:
     """Rows with one label each; the columns of batches, appended."""
 
-    def __init__(self, columns: Columns, labels: Sequence[str], discover: bool) -> None:
-        self._columns = columns
-        self._names = list(labels)
-        self._discover = discover and not labels
-        self._codes = {name: code for code, name in enumerate(labels)}
-        if not any(_is_whole(name) for name in labels):
-            self._codes |= {str(code): code for code in range(len(labels))}
+    def __init__(self, config: DataConfig, discover: bool, folded_keys: bool) -> None:
+        self._columns = config.columns
+        self._fold_case = config.fold_case
+        self._codec = LabelCodec(
+            config.labels,
+            config.label_codes,
+            discover=discover,
+            fold_case=config.fold_case,
+            column=config.columns.label,
+        )
         self._texts: list[pa.Array] = []
         self._keys: list[bytes] = []
+        self._twin_keys: list[bytes] | None = [] if folded_keys else None
         self._labels: list[int] = []
-        self._groups: dict[str, list[str]] = {name: [] for name in columns.groups}
+        self._groups: dict[str, list[str]] = {name: [] for name in config.columns.groups}
+        self._group_names: dict[str, str] = {}
         self._split: list[str] = []
         self._files: dict[str, int] = {}
         self._file_ids: list[int] = []
@@ -54,7 +62,7 @@ class Builder:
         self._add_labels(batch)
         for name, values in self._groups.items():
             for index, value in enumerate(batch.columns[name]):
-                values.append(cell_name(value, batch, index, name))
+                values.append(self._group(cell_name(value, batch, index, name)))
         if self._columns.split is not None:
             self._add_split(batch, self._columns.split)
         file_id = self._files.setdefault(batch.file, len(self._files))
@@ -64,17 +72,23 @@ class Builder:
 
     def finish(self) -> Table:
         """The rows of all batches."""
+        if self._codec.discover:
+            self._sort_discovered()
         labels = np.array(self._labels, dtype=np.int64)
-        if self._discover:
-            labels = self._sort_discovered(labels)
         chunks = self._texts or [pa.array([], pa.large_string())]
         return Table(
             texts=Texts(pa.concat_arrays(chunks)),
             labels=labels,
-            label_names=tuple(self._names),
+            label_names=tuple(self._codec.names),
             groups={name: _objects(values) for name, values in self._groups.items()},
             split=None if self._columns.split is None else _objects(self._split),
             keys=np.frombuffer(b"".join(self._keys), dtype=np.uint64),
+            twin_keys=(
+                None
+                if self._twin_keys is None
+                else np.frombuffer(b"".join(self._twin_keys), dtype=np.uint64)
+            ),
+            coding=self._codec.coding,
             files=tuple(self._files),
             file_ids=np.array(self._file_ids, dtype=np.int64),
             rows=np.array(self._rows, dtype=np.int64),
@@ -96,13 +110,25 @@ class Builder:
                 raise batch.error(index, column, "the text is missing")
             if not isinstance(text, str):
                 raise batch.error(index, column, "the value is not text")
-            if not text.strip():
+            if not visible(text).strip():
                 raise batch.error(index, column, "the text is empty")
-            try:
-                self._keys.append(text_key(text))
-            except UnicodeEncodeError:
-                raise undecodable(batch, index, column) from None
+            self._add_key(text, batch, index)
         self._texts.append(pa.array(texts, pa.large_string()))
+
+    def _add_key(self, text: str, batch: Batch, index: int) -> None:
+        try:
+            self._keys.append(text_key(text))
+        except UnicodeEncodeError:
+            raise undecodable(batch, index, self._columns.text) from None
+        if self._twin_keys is not None:
+            self._twin_keys.append(twin_key(text))
+
+    def _group(self, value: str) -> str:
+        """A group value in the normal form."""
+        name = self._group_names.get(value)
+        if name is None:
+            name = self._group_names[value] = normal_form(value, self._fold_case)
+        return name
 
     def _add_labels(self, batch: Batch) -> None:
         column = self._columns.label
@@ -110,22 +136,7 @@ class Builder:
             name = cell_name(value, batch, index, column)
             if not name:
                 raise batch.error(index, column, "the label is missing")
-            self._labels.append(self._code(name, batch, index, "label"))
-
-    def _code(self, name: str, batch: Batch, index: int, what: str) -> int:
-        """The number of a label name, a new one where names are discovered."""
-        code, column = self._codes.get(name), self._columns.label
-        if code is None:
-            if not self._discover:
-                known = len(self._names)
-                problem = f"the {what} is not one of the {known} in data.labels"
-                raise batch.error(index, column, problem)
-            if len(self._names) == MAX_DISCOVERED:
-                problem = f"more than {MAX_DISCOVERED} different labels: list them"
-                raise batch.error(index, column, f"{problem} in data.labels")
-            code = self._codes[name] = len(self._names)
-            self._names.append(name)
-        return code
+            self._labels.append(self._codec.number(name, batch, index))
 
     def _add_split(self, batch: Batch, column: str) -> None:
         for index, value in enumerate(batch.columns[column]):
@@ -134,25 +145,34 @@ class Builder:
                 raise batch.error(index, column, "must be train, validation or test")
             self._split.append(split)
 
-    def _sort_discovered(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        found = self._names
-        if all(_is_whole(name) for name in found):
-            order = sorted(range(len(found)), key=lambda code: int(found[code]))
-        else:
-            order = sorted(range(len(found)), key=lambda code: found[code])
-        self._names = [found[code] for code in order]
-        rank: NDArray[np.int64] = np.empty(len(order), dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        return np.take(rank, labels)
+    def _sort_discovered(self) -> None:
+        """Check the discovered names, and number them in their order."""
+        counts = np.bincount(self._labels, minlength=len(self._codec.names))
+        self._codec.check_discovered(counts.tolist())
+        rank = self._codec.sort()
+        self._labels = [rank[number] for number in self._labels]
 
 
 def cell_name(value: object, batch: Batch, index: int, column: str) -> str:
-    """A label or group value as a stripped string, "" for none."""
+    """A label or group value as a stripped string, "" for none.
+
+    Truth values are ``true`` and ``false``; numbers that are whole have no decimals.
+
+    Raises:
+        UserError: If the value is a list, a mapping or binary.
+    """
     if value is None or value != value:  # NaN, by which pandas writes "no value"
         return ""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (float, Decimal)) and value == value // 1:
         value = int(value)
-    if not isinstance(value, (str, int, float)):
+    if isinstance(value, (date, time)):
+        value = value.isoformat()
+    if isinstance(value, bytes):
+        problem = "the value is binary: convert the column to text"
+        raise batch.error(index, column, problem)
+    if not isinstance(value, (str, int, float, Decimal, UUID)):
         raise batch.error(index, column, "the value is neither a string nor a number")
     name = str(value).strip()
     if not name.isascii():
@@ -166,10 +186,6 @@ def cell_name(value: object, batch: Batch, index: int, column: str) -> str:
 def undecodable(batch: Batch, index: int, column: str) -> UserError:
     """The error for a cell whose bytes are not in the configured encoding."""
     return batch.error(index, column, "bytes that are not in data.encoding")
-
-
-def _is_whole(name: str) -> bool:
-    return name.removeprefix("-").isdecimal()
 
 
 def _objects(values: list[str]) -> NDArray[np.object_]:

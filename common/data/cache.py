@@ -21,7 +21,7 @@ from common.files import private_directory, sha256_text, write_atomic
 
 # Of the file format and of the rules of reading: a change makes old files unused and, because
 # texts may differ, begins another division in every ledger (client/division.py).
-VERSION = 3
+VERSION = 4
 READ_FIELDS = (
     "source",
     "path",
@@ -32,6 +32,8 @@ READ_FIELDS = (
     "hub_split",
     "columns",
     "labels",
+    "label_codes",
+    "fold_case",
     "scheme",
     "unit",
     "target",
@@ -90,6 +92,7 @@ def _write(table: Table, file: Path) -> None:
         "text": table.texts.arrow,
         "label": pa.array(table.labels),
         "key": pa.array(table.keys),
+        **({} if table.twin_keys is None else {"twin_key": pa.array(table.twin_keys)}),
         "file": pa.array(table.file_ids),
         "row": pa.array(table.rows),
     }
@@ -101,7 +104,11 @@ def _write(table: Table, file: Path) -> None:
         columns["targets"] = pa.FixedSizeListArray.from_arrays(table.targets.ravel(), width)
     if table.tags is not None:
         columns["tags"] = pa.LargeListArray.from_arrays(table.tags.offsets, table.tags.codes)
-    about = {"files": json.dumps(table.files), "labels": json.dumps(table.label_names)}
+    about = {
+        "files": json.dumps(table.files),
+        "labels": json.dumps(table.label_names),
+        "coding": json.dumps(table.coding),
+    }
     batch = pa.record_batch(columns).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
@@ -128,6 +135,8 @@ def _load(file: Path) -> Table:
         files=tuple(json.loads(about[b"files"])),
         file_ids=batch.column("file").to_numpy(),
         rows=batch.column("row").to_numpy(),
+        twin_keys=batch.column("twin_key").to_numpy() if "twin_key" in batch.schema.names else None,
+        coding=json.loads(about[b"coding"]),
         tags=_tags(batch.column("tags")) if "tags" in batch.schema.names else None,
         targets=_targets(batch.column("targets")) if "targets" in batch.schema.names else None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from common.data.normal import normal_form
 from common.data.schema import TARGETS, DataConfig, target_of
 from common.data.sources import source_of
 from common.errors import UserError
@@ -46,10 +47,29 @@ def check_data(config: DataConfig) -> None:
         raise UserError("data.columns: text and label are the same column")
     if {columns.text, columns.label} & set(columns.groups):
         raise UserError("data.columns.groups: the text or label column cannot be a group")
-    if len(set(config.labels)) != len(config.labels):
-        raise UserError("data.labels has the same name twice")
+    _check_labels(config)
     if len(config.labels) == 1 and target_of(config) == "label":
         raise UserError("data.labels must have at least two names")
+
+
+def _check_labels(config: DataConfig) -> None:
+    """Names and codes that can be told apart."""
+    if len({normal_form(n, config.fold_case) for n in config.labels}) != len(config.labels):
+        raise UserError("data.labels has the same name twice")
+    if not config.label_codes:
+        return
+    if target_of(config) not in ("label", "labels"):
+        raise UserError("data.label_codes: goes with task=classification or multilabel")
+    if unknown := sorted(set(config.label_codes.values()) - set(config.labels)):
+        raise UserError(f"data.label_codes: '{unknown[0]}' is not one of data.labels")
+    codes = [normal_form(code, True) for code in config.label_codes]
+    if len(set(codes)) != len(codes):
+        raise UserError("data.label_codes has the same code twice")
+    if same := sorted(set(codes) & {normal_form(name, True) for name in config.labels}):
+        raise UserError(
+            f"data.label_codes: '{same[0]}' is a name of data.labels too; leave the codes out, or "
+            "choose other names"
+        )
 
 
 def _check_target(config: DataConfig) -> None:

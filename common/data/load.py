@@ -55,13 +55,27 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
     """
     own = source_of(config).own_test_set(config)
     if own is not None:
-        return replace(_table(config, cache_dir, own), split=None)
+        table = _table(config, cache_dir, own)
+        _check_coding(config, table, cache_dir)
+        return replace(table, split=None)
     if not source_of(config).is_named(config):
         return None
     table = _table(config, cache_dir)
     if not _holds_out(config, table):
         return None
     return replace(table.select(hold_out(table, config)[1]), split=None)
+
+
+def _check_coding(config: DataConfig, test: Table, cache_dir: Path) -> None:
+    """Refuse a test set whose labels are written in another way than those trained on."""
+    if not config.label_codes or not source_of(config).is_named(config):
+        return
+    coding = _table(config, cache_dir).coding
+    if test.coding != coding:
+        raise UserError(
+            f"data.label_codes: the test set has the {test.coding} of labels, and the others have "
+            f"the {coding}: write all labels in one way"
+        )
 
 
 def _table(config: DataConfig, cache_dir: Path, test: str | None = None) -> Table:

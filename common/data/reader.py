@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from common.data.check import check_data
@@ -39,11 +40,7 @@ def read(
         raise UserError("data.labels is empty: list the label names in the order all partners use")
     return build_table(
         source.read(config, test, downloads),
-        config.columns,
-        config.labels,
-        discover,
-        source.tag_scheme(config),
-        target=config.target,
-        label_delimiter=config.label_delimiter,
-        bounds=config.bounds,
+        replace(config, scheme=source.tag_scheme(config)),
+        discover=discover,
+        folded_keys=source.folded_keys,
     )

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable
 
 from common.data.batch import Batch
 from common.data.builder import Builder
-from common.data.schema import Columns
+from common.data.schema import DataConfig, target_of
 from common.data.table import Table
 from common.data.targets import LabelsBuilder, NumberBuilder, TagBuilder, TextBuilder
+
+BUILDERS: dict[str, type[Builder]] = {
+    "label": Builder,
+    "tags": TagBuilder,
+    "labels": LabelsBuilder,
+    "number": NumberBuilder,
+    "none": TextBuilder,
+}
 
 
 def build_table(
     batches: Iterable[Batch],
-    columns: Columns,
-    labels: Sequence[str],
-    discover: bool = False,
-    scheme: str | None = None,
+    config: DataConfig,
     *,
-    target: str = "label",
-    label_delimiter: str = ";",
-    bounds: Sequence[float] = (),
+    discover: bool = False,
+    folded_keys: bool = True,
 ) -> Table:
     """Check every cell and put the batches together.
 
-    With ``discover`` and no ``labels``, the label names are the values found: in numerical order
-    if all are whole numbers, else in alphabetical order.  Raises UserError with file, row and
-    column, never with a value.
+    Args:
+        batches: The mapped columns.
+        config: The columns, the labels and what the label column holds; ``scheme`` is that of the
+            batches' tags.
+        discover: Whether the label names are the values found, where ``config`` has none: in
+            numerical order if all are whole numbers, else in alphabetical order.
+        folded_keys: Whether texts that differ in case or white space count as copies.
 
-    With ``scheme`` a text is a list of words and its label a list of as many tags; the names are
-    then of entity types.  ``target``, ``label_delimiter`` and ``bounds`` are those of DataConfig.
+    Raises:
+        UserError: Names file, row and column of the first fault, never a value.
     """
-    kinds: dict[str, Callable[[Columns, Sequence[str], bool], Builder]] = {
-        "label": Builder,
-        "tags": partial(TagBuilder, scheme=scheme or ""),
-        "labels": partial(LabelsBuilder, delimiter=label_delimiter),
-        "number": partial(NumberBuilder, bounds=bounds),
-        "none": TextBuilder,
-    }
-    builder = kinds[target if scheme is None else "tags"](columns, labels, discover)
+    builder = BUILDERS[target_of(config)](config, discover, folded_keys)
     for batch in batches:
         builder.add(batch)
     return builder.finish()

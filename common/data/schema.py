@@ -36,8 +36,8 @@ class Columns:
 class DataConfig:
     """Where labelled text comes from and how it is divided.
 
-    ``labels`` names the classes in order.  A value in the label column is matched as a string;
-    where no name is a whole number, a whole number 0…K-1 in the file is the place of its name.
+    ``labels`` names the classes in order.  A value in the label column is one of them in
+    the normal form (``common.data.normal``), or one of ``label_codes``.
     ``validation_fraction`` is of a partner's rows, ``test_fraction`` or ``test_rows`` (per value
     of the group column ``test_by``) of all rows, in simulation, where no test set is given.
     ``where`` leaves out all rows whose group columns have other values, before anything else.
@@ -57,6 +57,10 @@ class DataConfig:
     hub_test_split: str | None = None
     columns: Columns = field(default_factory=Columns)
     labels: list[str] = field(default_factory=list)
+    # The name of every code, where the file has codes: {"0": negative, "1": positive}.
+    label_codes: dict[str, str] = field(default_factory=dict)
+    # Whether upper and lower case are the same in labels and groups.
+    fold_case: bool = False
     where: dict[str, str] = field(default_factory=dict)
     validation_fraction: float = 0.1
     test_fraction: float = 0.1

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from common.data.batch import Batch
-from common.data.builder import Builder, cell_name, undecodable
-from common.data.schema import Columns
-from common.data.table import WORD_BREAK, Table, Tags, cuts, text_key
+from common.data.builder import Builder, cell_name
+from common.data.schema import DataConfig
+from common.data.table import WORD_BREAK, Table, Tags, cuts
 from common.tags import TagError, to_bio
 
 
@@ -26,11 +25,9 @@ class TextBuilder(Builder):
 class LabelsBuilder(Builder):
     """Any number of labels for a text: a list of names, or names with a delimiter between them."""
 
-    def __init__(
-        self, columns: Columns, labels: Sequence[str], discover: bool, *, delimiter: str
-    ) -> None:
-        super().__init__(columns, labels, discover)
-        self._delimiter = delimiter
+    def __init__(self, config: DataConfig, discover: bool, folded_keys: bool) -> None:
+        super().__init__(config, discover, folded_keys)
+        self._delimiter = config.label_delimiter
         self._sets: list[set[int]] = []
 
     def _add_labels(self, batch: Batch) -> None:
@@ -42,22 +39,22 @@ class LabelsBuilder(Builder):
             names = [cell_name(item, batch, index, column) for item in value]
             if not all(names):
                 raise batch.error(index, column, "a label of the list is empty")
-            codes = [self._code(name, batch, index, "label") for name in names]
+            codes = [self._codec.number(name, batch, index) for name in names]
             if len(set(codes)) < len(codes):
                 raise batch.error(index, column, "the same label twice")
             self._sets.append(set(codes))
 
     def finish(self) -> Table:
         """With the labels in order where they were discovered."""
-        if self._discover:
-            order = self._sort_discovered(np.arange(len(self._names)))
-            self._discover = False
-            self._sets = [{int(order[code]) for code in codes} for codes in self._sets]
+        if self._codec.discover:
+            self._codec.check_discovered(None)
+            rank = self._codec.sort()
+            self._sets = [{rank[number] for number in numbers} for numbers in self._sets]
         self._labels = [1 + min(codes, default=-1) for codes in self._sets]
         return super().finish()
 
     def _finished_targets(self) -> NDArray[np.float32]:
-        targets = np.zeros((len(self._sets), len(self._names)), dtype=np.float32)
+        targets = np.zeros((len(self._sets), len(self._codec.names)), dtype=np.float32)
         for row, codes in enumerate(self._sets):
             targets[row, sorted(codes)] = 1.0
         return targets
@@ -66,11 +63,9 @@ class LabelsBuilder(Builder):
 class NumberBuilder(Builder):
     """A number within public bounds."""
 
-    def __init__(
-        self, columns: Columns, labels: Sequence[str], discover: bool, *, bounds: Sequence[float]
-    ) -> None:
-        super().__init__(columns, labels, False)
-        self._low, self._high = bounds
+    def __init__(self, config: DataConfig, discover: bool, folded_keys: bool) -> None:
+        super().__init__(config, False, folded_keys)
+        self._low, self._high = config.bounds
         self._numbers: list[float] = []
 
     def _add_labels(self, batch: Batch) -> None:
@@ -104,11 +99,10 @@ class NumberBuilder(Builder):
 class TagBuilder(Builder):
     """Lists of words with lists of tags instead of texts with labels."""
 
-    def __init__(
-        self, columns: Columns, labels: Sequence[str], discover: bool, *, scheme: str
-    ) -> None:
-        super().__init__(columns, labels, discover)
-        self._scheme = scheme
+    def __init__(self, config: DataConfig, discover: bool, folded_keys: bool) -> None:
+        super().__init__(config, discover, folded_keys)
+        assert config.scheme is not None
+        self._scheme = config.scheme
         self._sequences: list[list[tuple[str, int]]] = []
 
     def _add_texts(self, batch: Batch) -> None:
@@ -121,10 +115,7 @@ class TagBuilder(Builder):
                 if not isinstance(word, str) or not word.strip():
                     raise batch.error(index, column, f"word {position} is not text, or empty")
             texts.append(WORD_BREAK.join(" ".join(word.split()) for word in words))
-            try:
-                self._keys.append(text_key(texts[-1]))
-            except UnicodeEncodeError:
-                raise undecodable(batch, index, column) from None
+            self._add_key(texts[-1], batch, index)
         self._texts.append(pa.array(texts, pa.large_string()))
 
     def _add_labels(self, batch: Batch) -> None:
@@ -143,19 +134,17 @@ class TagBuilder(Builder):
                 raise batch.error(index, column, problem) from None
             self._sequences.append(
                 [
-                    (place, self._code(kind, batch, index, "entity type") if kind else -1)
+                    (place, self._codec.number(kind, batch, index, "entity type") if kind else -1)
                     for place, kind in found
                 ]
             )
 
     def finish(self) -> Table:
-        """With the types in alphabetical order where they were discovered."""
-        if self._discover:
-            rank = {name: code for code, name in enumerate(sorted(self._names))}
-            moved = [rank[name] for name in self._names] + [-1]
-            self._names = sorted(self._names)
-            self._discover = False
-            self._sequences = [[(p, moved[code]) for p, code in row] for row in self._sequences]
+        """With the types in order where they were discovered."""
+        if self._codec.discover:
+            self._codec.check_discovered(None)
+            rank = [*self._codec.sort(), -1]
+            self._sequences = [[(p, rank[code]) for p, code in row] for row in self._sequences]
         self._labels = [
             next((code + 1 for _, code in row if code >= 0), 0) for row in self._sequences
         ]

@@ -14,7 +14,7 @@ from client.training import Privacy, train
 from common.config import Config, ModelConfig, TrainConfig, validate
 from common.data.batch import Batch
 from common.data.records import build_table
-from common.data.schema import Columns
+from common.data.schema import Columns, DataConfig
 from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
@@ -40,7 +40,7 @@ def model_of(base: Path, **settings: object) -> ModelConfig:
 
 def table_of(texts: list[str]) -> Table:
     batch = Batch("made", 1, {"text": texts})
-    return build_table([batch], Columns(label=""), (), target="none")
+    return build_table([batch], DataConfig(columns=Columns(label=""), target="none"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from common.data.batch import Batch
 from common.data.records import build_table
-from common.data.schema import Block, Columns, PartitionConfig
+from common.data.schema import Block, Columns, DataConfig, PartitionConfig
 from common.errors import UserError
 from simulation.partition import partition
 from simulation.partition_cache import kept_partition
@@ -18,7 +18,10 @@ from simulation.partition_cache import kept_partition
 def make_table(labels, **groups):
     columns = {"text": [f"t{i}" for i in range(len(labels))], "label": list(labels), **groups}
     names = sorted({str(label) for label in labels})
-    return build_table([Batch("test", 1, columns)], Columns(groups=list(groups)), names)
+    return build_table(
+        [Batch("test", 1, columns)],
+        DataConfig(columns=Columns(groups=list(groups)), labels=list(names)),
+    )
 
 
 def one(block, min_rows=1):

@@ -27,7 +27,11 @@ def arrow_batch(
             [_class_name(v, names) for v in tags] if isinstance(tags, list) else tags
             for tags in columns[column]
         ]
-    elif names is not None and (not config.labels or set(config.labels) == set(names)):
+    elif names is not None and (
+        not config.labels
+        or set(config.labels) == set(names)
+        or set(config.label_codes) == set(names)
+    ):
         columns[column] = [_class_name(v, names) for v in columns[column]]
     return Batch(file, first_row, columns)
 

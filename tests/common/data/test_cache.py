@@ -104,7 +104,7 @@ def test_a_fault_leaves_nothing_behind(config, tmp_path):
 
 def test_a_database_is_read_every_time(tmp_path, monkeypatch, reads):
     monkeypatch.setenv("URL", "sqlite://")
-    query = "select 'x' as text, 0 as label"
+    query = "select 'x' as text, 'a' as label"
     config = DataConfig(source="sql", sql_url_env="URL", sql_query=query, labels=["a", "b"])
     for _ in range(2):
         assert len(cached_table(config, tmp_path / "cache")) == 1

@@ -30,7 +30,7 @@ def database(tmp_path, monkeypatch):
             text("insert into notes values (:id, :note, :kind, :site)"),
             [
                 {"id": 1, "note": "one, two", "kind": "pos", "site": "a"},
-                {"id": 2, "note": "fünf", "kind": 0, "site": None},
+                {"id": 2, "note": "fünf", "kind": "neg", "site": None},
             ],
         )
     yield engine

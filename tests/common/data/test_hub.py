@@ -15,8 +15,8 @@ from common.errors import UserError
 def config(tmp_path):
     folder = tmp_path / "notes"
     folder.mkdir()
-    (folder / "train.csv").write_text("text,label,more\none,0,x\ntwo,1,y\n")
-    (folder / "test.csv").write_text("text,label,more\nthree,1,z\n")
+    (folder / "train.csv").write_text("text,label,more\none,neg,x\ntwo,pos,y\n")
+    (folder / "test.csv").write_text("text,label,more\nthree,pos,z\n")
     return DataConfig(
         source="hub", path=str(folder), labels=["neg", "pos"], columns=Columns(groups=["more"])
     )
@@ -40,6 +40,6 @@ def test_faults(config):
     with pytest.raises(UserError, match=r"nowhere\[train\] cannot be loaded \(\w+\): check data"):
         read(replace(config, path=config.path + "/nowhere"))
     with pytest.raises(UserError, match=r"row 2, column 'label': the label is not one of the 2"):
-        read(replace(config, labels=["0", "2"]))
+        read(replace(config, labels=["neg", "other"]))
     with pytest.raises(UserError, match=r"data\.path is not set"):
         read(replace(config, path=None))
