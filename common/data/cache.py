@@ -27,6 +27,7 @@ READ_FIELDS = (
     "path",
     "encoding",
     "delimiter",
+    "quoted",
     "hub_name",
     "hub_revision",
     "hub_split",

@@ -26,8 +26,6 @@ def check_data(config: DataConfig) -> None:
         )
     if config.names_model and not config.deidentify:
         raise UserError("data.names_model: goes with data.deidentify=true")
-    if len(config.delimiter) != 1:
-        raise UserError("data.delimiter must be one character")
     for key in ("validation_fraction", "test_fraction"):
         if not 0.0 <= getattr(config, key) < 1.0:
             raise UserError(f"data.{key} must be at least 0 and less than 1")

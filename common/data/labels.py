@@ -149,6 +149,8 @@ class LabelCodec:
             problem = "the label looks like a mark of a missing value: leave the row out"
         elif value.startswith(("[", "{", "(")) and value.endswith(("]", "}", ")")):
             problem = "the label is a printed list: write one label, or a list with task=multilabel"
+        elif len(value) > 1 and value[0] == value[-1] == '"':
+            problem = "the label is in quotes of its own: remove the space before the quote"
         elif len(self.names) == MAX_DISCOVERED:
             raise batch.error(
                 index,

@@ -48,6 +48,8 @@ class DataConfig:
     test_path: str | None = None
     encoding: str = "utf-8"
     delimiter: str = ","
+    # Whether fields can be in quotes; false reads quotes as any other character.
+    quoted: bool = True
     sql_url_env: str = "FEDACCORD_SQL_URL"
     sql_query: str | None = None
     sql_test_query: str | None = None

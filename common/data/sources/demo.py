@@ -40,6 +40,7 @@ class Demo(Csv):
             path=str(demo_file()),
             encoding="utf-8",
             delimiter=",",
+            quoted=True,
             columns=Columns(label=config.columns.label and "label", groups=["source"]),
             labels=config.labels or (LABELS if config.columns.label else []),
             label_codes=CODES if config.columns.label else {},

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import gzip
 import hashlib
+import io
 import json
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar, TextIO, cast
 
 from common.data.batch import Batch
 from common.data.schema import DataConfig
 from common.data.sources.base import Source
 from common.errors import UserError
+
+# What compressed files are called, behind the suffix of their kind.
+PACKED = ".gz"
 
 
 class FileSource(Source):
@@ -90,6 +97,31 @@ def find_files(pattern: str, key: str, suffixes: tuple[str, ...]) -> list[Path]:
     if not files:
         raise UserError(f"no file matches {key}: {path}")
     return files
+
+
+@contextlib.contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed where its name ends in .gz.
+
+    Raises:
+        UserError: If it is not a whole gzip file.
+    """
+    opener = gzip.open if path.suffix.lower() == PACKED else open
+    try:
+        with opener(path, "rb") as file:
+            yield cast("IO[bytes]", file)
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise UserError(f"{path} is not a whole gzip file") from None
+
+
+@contextlib.contextmanager
+def open_text(path: Path, encoding: str, errors: str = "strict") -> Iterator[TextIO]:
+    """The text of a file, whose line ends are kept as they are."""
+    with (
+        open_bytes(path) as file,
+        io.TextIOWrapper(cast("IO[bytes]", file), encoding, errors, newline="") as text,
+    ):
+        yield text
 
 
 def check_encoding(config: DataConfig) -> None:

@@ -170,11 +170,13 @@ FAULTS = {
     "long row": (HEAD + f"{SECRET},neg,a,{SECRET}\n", "row 1 (line 2): 4 fields instead of 3"),
     "stray quote": (
         HEAD + OK + f'"{SECRET}" x,neg,a\n',
-        "row 2 (line 3): malformed CSV: ',' expected after '\"'",
+        "row 2 (line 3): malformed CSV: text after the closing quote of a field: set "
+        "data.quoted=false if quotes are part of the texts",
     ),
     "open quote": (
         HEAD + OK + f'"{SECRET},neg,a\nx,neg,a\n',
-        "row 2 (line 3): malformed CSV: unexpected end of data",
+        "row 2 (line 3): malformed CSV: a quote is never closed: set data.quoted=false if quotes "
+        "are part of the texts",
     ),
     "header only": (HEAD, None),
     "bad bytes": (
@@ -229,14 +231,14 @@ def test_files_that_are_not_there(tmp_path, write):
     assert fails(config_for(empty)) == f"{empty} is empty"
     blank = write("blank.csv", "\n\n")
     assert fails(config_for(blank)) == f"{blank} is empty"
-    nothing = tmp_path / "*.tsv"
+    nothing = tmp_path / "*.txt"
     assert fails(config_for(nothing)) == f"no file matches data.path: {nothing}"
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "README.md").write_text("not data")
     assert fails(config_for(folder)) == (
-        f"{folder} is a folder without files called .csv: set data.path to a file or a glob such "
-        f"as {folder}/*"
+        f"{folder} is a folder without files called .csv, .tsv: set data.path to a file or a glob "
+        f"such as {folder}/*"
     )
     assert fails(replace(CONFIG, path=None)).startswith("data.path is not set")
     assert fails(config_for(empty, encoding="utf-5")) == f"{empty} is empty"
