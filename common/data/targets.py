@@ -103,6 +103,8 @@ class TagBuilder(Builder):
         super().__init__(config, discover, folded_keys)
         assert config.scheme is not None
         self._scheme = config.scheme
+        # The type of tags that have none.
+        self._kind = config.labels[0] if len(config.labels) == 1 else ""
         self._sequences: list[list[tuple[str, int]]] = []
 
     def _add_texts(self, batch: Batch) -> None:
@@ -128,7 +130,7 @@ class TagBuilder(Builder):
                 problem = f"{len(tags)} tags for {len(words)} words"
                 raise batch.error(index, column, problem)
             try:
-                found = to_bio(tags, self._scheme)
+                found = to_bio(tags, self._scheme, self._kind)
             except TagError as error:
                 problem = f"word {error.position + 1}: {error}"
                 raise batch.error(index, column, problem) from None

@@ -77,7 +77,7 @@ def test_a_document_is_one_record_and_its_sentences_do_not_join(tmp_path: Path) 
         (b"a\tB-PER\nb\tI-LOC\n", r"row 1 \(line 2\), column 'label': an I- tag without"),
         (b"a\tx\tO\nb\tO\n", r"row 1 \(line 2\): 2 columns instead of 3"),
         (b"a\n", r"row 1 \(line 1\): 1 columns instead of a word and a tag"),
-        (b"a\tO\n\ncaf\xe9\tO\n", r"row 2 \(line 3\): bytes that are not in data.encoding"),
+        (b"a\tO\n\ncaf\xe9\tO\n", r"ward.conll: line 3: bytes that are not in data.encoding"),
         (b"a\tB-ORG\n", r"row 1 \(line 1\), column 'label': the entity type is not one of"),
         (b"a\tO\rb\tO\r", r"row 1 \(line 1\): a line break of CR alone: save it with LF or CRLF"),
         (b"a\tO\r\n\r\nb\tI-PER\r\n", r"row 2 \(line 3\), column 'label': an I- tag"),
