@@ -7,10 +7,9 @@ import glob
 import gzip
 import hashlib
 import io
-import json
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, ClassVar, TextIO, cast
 
@@ -42,12 +41,12 @@ class FileSource(Source):
             yield from self._read_whole(path, config)
 
     def stamp(self, config: DataConfig, test: str | None) -> str | None:
-        """Path, size and time of change of every file."""
-        stamps: list[tuple[str, int, int]] = []
-        for file in self.files(config, test):
-            status = file.stat()
-            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
-        return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()
+        """Path and content of every file.
+
+        Size and time are not enough: a copy that keeps times, or a restored backup, changes the
+        content of a file and neither.
+        """
+        return contents(self.files(config, test))
 
     def local_paths(self, config: DataConfig) -> tuple[str, ...]:
         """Both paths."""
@@ -75,6 +74,20 @@ class FileSource(Source):
             raise UserError(f"{path} cannot be read: {error.strerror or 'broken file'}") from None
         if not count:
             raise UserError(f"{path} has no data rows")
+
+
+def contents(files: Iterable[Path]) -> str:
+    """Hex SHA-256 over the paths and the bytes of ``files``."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        digest.update(hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).digest())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def find_files(pattern: str, key: str, suffixes: tuple[str, ...]) -> list[Path]:

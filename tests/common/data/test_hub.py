@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
 
+from common.data.cache import cached_table
 from common.data.reader import read
 from common.data.schema import Columns, DataConfig
 from common.errors import UserError
@@ -29,7 +31,15 @@ def test_splits(config, tmp_path):
     assert table.groups["more"].tolist() == ["x", "y"]
     assert table.place(1) == f"{config.path}[train]: row 2"
     assert list(read(config, "test").texts) == ["three"]
-    assert (tmp_path / "hub").is_dir()
+
+
+def test_a_local_folder_that_has_changed_is_read_anew(config, tmp_path):
+    cache, file = tmp_path / "cache", tmp_path / "notes" / "train.csv"
+    assert cached_table(config, cache).texts[0] == "one"
+    status = file.stat()
+    file.write_text(file.read_text().replace("one", "ONE"))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cached_table(config, cache).texts[0] == "ONE"
 
 
 def test_faults(config):
