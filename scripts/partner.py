@@ -119,6 +119,7 @@ def _data(own: PartnerFile) -> str:
     from client.accounting import check_delta
     from client.policy import PolicyRequest
     from common.data.deidentify import describe
+    from common.data.load import notes
     from common.data.schema import target_of
     from common.tasks import TASKS
 
@@ -139,6 +140,7 @@ def _data(own: PartnerFile) -> str:
     train, validation = rows(own)
     check_delta(policy.budget.delta, len(train))
     found = f"{len(train)} rows to train on, {len(validation)} to validate on"
+    found = "; ".join([found, *notes(own.data, own.cache)])
     if train.replaced is None:
         return found
     return f"{found}; replaced in all of them: {describe(train.replaced)}"

@@ -187,10 +187,14 @@ def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = 
         raise UserError(f"{directory}: this run is finished; choose another run.dir")
     config = prepare(config)
 
+    from common.data.load import notes
     from scripts.progress import Terminal
     from simulation.run import simulate
 
     console.print(f"run directory: {directory}", soft_wrap=True)
+    assert config.run.cache_dir is not None
+    for note in notes(config.data, Path(config.run.cache_dir)):
+        console.print(f"data: {note}", soft_wrap=True)
     with Terminal(console, config.private) as terminal:
         done = simulate(config, [terminal], keep_workers=keep_workers)
     if not done:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.data.cache import cached_table
 from common.data.deidentify import deidentified
@@ -37,10 +38,19 @@ def resolve_labels(config: DataConfig, cache_dir: Path) -> list[str]:
 
 
 def training_table(config: DataConfig, cache_dir: Path) -> Table:
-    """The rows that the partners of a simulation share: all but the held-out ones."""
+    """The rows that the partners of a simulation share: all but the held-out ones.
+
+    Rows whose text is in the config's own test set too are left out: a model that has seen a test
+    text is measured as better than it is.
+    """
     table = _table(config, cache_dir)
-    if source_of(config).own_test_set(config) is not None:
-        return table if table.split is None else table.select(table.split != TEST)
+    own = source_of(config).own_test_set(config)
+    if own is not None:
+        table = table if table.split is None else table.select(table.split != TEST)
+        shared = _in_both(table, _table(config, cache_dir, own))
+        if len(table) and shared.all():
+            raise UserError("the test set has every text: nothing is left to train on")
+        return table.select(~shared) if shared.any() else table
     if not _holds_out(config, table):
         return table
     return table.select(hold_out(table, config)[0])
@@ -64,6 +74,26 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
     if not _holds_out(config, table):
         return None
     return replace(table.select(hold_out(table, config)[1]), split=None)
+
+
+def notes(config: DataConfig, cache_dir: Path) -> list[str]:
+    """What somebody should know of the rows that are read: one line each, without a value.
+
+    It names files of a folder or glob that are not read, and counts rows that are left out.
+    """
+    source = source_of(config)
+    found = source.left_out(config)
+    own = source.own_test_set(config)
+    if own is not None and source.is_named(config):
+        shared = _in_both(_table(config, cache_dir), _table(config, cache_dir, own)).sum()
+        if shared:
+            found.append(f"{shared} rows are not trained on: the test set has their texts too")
+    return found
+
+
+def _in_both(table: Table, test: Table) -> NDArray[np.bool_]:
+    """Mask of the rows of ``table`` whose text ``test`` has too."""
+    return np.isin(table.side_keys, test.side_keys)
 
 
 def _check_coding(config: DataConfig, test: Table, cache_dir: Path) -> None:

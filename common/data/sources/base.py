@@ -77,6 +77,10 @@ class Source(ABC):
         """Names of the settings that are paths on this machine."""
         return ()
 
+    def left_out(self, config: DataConfig) -> list[str]:
+        """What is near the rows that are trained on and is not read: one line each."""
+        return []
+
     def tag_scheme(self, config: DataConfig) -> str | None:
         """The scheme of the tags that ``read`` yields."""
         return config.scheme

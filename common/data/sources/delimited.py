@@ -16,7 +16,7 @@ from typing import Any
 from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.normal import normal_form
 from common.data.schema import DataConfig, target_of
-from common.data.sources.files import FileSource, check_encoding, open_text
+from common.data.sources.files import FileSource, check_encoding, has_suffix, open_text
 from common.errors import UserError
 
 # The module's default of 131,072 characters is less than a court ruling.
@@ -108,7 +108,7 @@ class _Lines(Iterator[str]):
 def _reader(path: Path, config: DataConfig, lines: _Lines) -> Any:
     """The records of a file, after a line that names the delimiter."""
     delimiter = "\t" if config.delimiter in TABS else config.delimiter
-    if delimiter == "," and ".tsv" in path.suffixes:
+    if delimiter == "," and has_suffix(path, (".tsv",)):
         delimiter = "\t"
     first = next(lines, "")
     named = first.strip("\ufeff\r\n ").lower()

@@ -9,7 +9,7 @@ import hashlib
 import io
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import IO, ClassVar, TextIO, cast
 
@@ -60,7 +60,33 @@ class FileSource(Source):
             raise UserError(
                 f"data.path is not set: data.source={config.source} needs a file or a glob"
             )
-        return find_files(config.path, "data.path", self.suffixes)
+        found = find_files(config.path, "data.path", self.suffixes)
+        held_out = self._test_files(config)
+        files = [path for path in found if path.resolve() not in held_out]
+        if not files:
+            raise UserError(f"data.path: all of its {len(found)} files are in data.test_path too")
+        return files
+
+    def left_out(self, config: DataConfig) -> list[str]:
+        """Files of the test set within ``data.path``, and files of a folder that are not read."""
+        if not config.path:
+            return []
+        found = find_files(config.path, "data.path", self.suffixes)
+        held_out = self._test_files(config)
+        told = [
+            f"{path} is not trained on: it is in data.test_path"
+            for path in found
+            if path.resolve() in held_out
+        ]
+        place = Path(config.path).expanduser()
+        return told + unread(place, found, held_out, self.suffixes)
+
+    def _test_files(self, config: DataConfig) -> set[Path]:
+        """The files of the test set, as absolute paths without links."""
+        test = self.own_test_set(config)
+        if test is None:
+            return set()
+        return {path.resolve() for path in find_files(test, "data.test_path", self.suffixes)}
 
     def _read_whole(self, path: Path, config: DataConfig) -> Iterator[Batch]:
         count = 0
@@ -100,7 +126,7 @@ def find_files(pattern: str, key: str, suffixes: tuple[str, ...]) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = sorted(f for f in path.iterdir() if f.suffix.lower() in suffixes and f.is_file())
+        found = sorted(f for f in path.iterdir() if has_suffix(f, suffixes) and f.is_file())
         if not found:
             known = ", ".join(suffixes)
             problem = f"{path} is a folder without files called {known}"
@@ -135,6 +161,43 @@ def open_text(path: Path, encoding: str, errors: str = "strict") -> Iterator[Tex
         io.TextIOWrapper(cast("IO[bytes]", file), encoding, errors, newline="") as text,
     ):
         yield text
+
+
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a file's name ends in one of ``suffixes``, compressed or not."""
+    return path.name.lower().removesuffix(PACKED).endswith(suffixes)
+
+
+def unread(
+    place: Path, found: Sequence[Path], held_out: Set[Path], suffixes: tuple[str, ...]
+) -> list[str]:
+    """What a folder, or the folders of a glob, have beside the files that are read: a line each."""
+    if place.is_file():
+        return []
+    chosen = {path.resolve() for path in found} | held_out
+    told = []
+    for folder in (
+        [place]
+        if place.is_dir()
+        else sorted({path.parent for path in found if path.match(str(place))})
+    ):
+        others = [p for p in sorted(folder.iterdir()) if p.resolve() not in chosen]
+        files = [p.name for p in others if p.is_file() and not p.name.startswith(".")]
+        below = [
+            p.name
+            for p in others
+            if p.is_dir() and any(has_suffix(f, suffixes) for f in p.rglob("*"))
+        ]
+        if files:
+            told.append(f"{folder}: {len(files)} files are not read: {_some(files)}")
+        if below and place.is_dir():
+            told.append(f"{folder}: folders within are not read: {_some(below)}")
+    return told
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def check_encoding(config: DataConfig) -> None:

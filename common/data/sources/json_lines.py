@@ -10,7 +10,7 @@ from typing import Any
 
 from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.schema import Columns, DataConfig
-from common.data.sources.files import FileSource, check_encoding
+from common.data.sources.files import FileSource, check_encoding, open_bytes
 from common.errors import UserError
 
 
@@ -18,7 +18,7 @@ class Json(FileSource):
     """Files of JSON lines."""
 
     name = "json"
-    suffixes = (".jsonl", ".json")
+    suffixes = (".jsonl", ".json", ".ndjson")
     tagged = True
 
     def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
@@ -35,7 +35,7 @@ def _read_json_lines(path: Path, columns: Columns, encoding: str) -> Iterator[Ba
     records: list[dict[str, Any]] = []
     lines: list[int] = []
     row = offset = 0
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         for line, raw in enumerate(file, start=1):
             if raw.strip() and raw != codecs.BOM_UTF8:
                 row += 1
