@@ -176,11 +176,7 @@ def unread(
         return []
     chosen = {path.resolve() for path in found} | held_out
     told = []
-    for folder in (
-        [place]
-        if place.is_dir()
-        else sorted({path.parent for path in found if path.match(str(place))})
-    ):
+    for folder in [place] if place.is_dir() else sorted({path.parent for path in found}):
         others = [p for p in sorted(folder.iterdir()) if p.resolve() not in chosen]
         files = [p.name for p in others if p.is_file() and not p.name.startswith(".")]
         below = [
