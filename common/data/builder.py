@@ -110,7 +110,8 @@ class Builder:
                 raise batch.error(index, column, "the text is missing")
             if not isinstance(text, str):
                 raise batch.error(index, column, "the value is not text")
-            if not visible(text).strip():
+            # Most texts show a letter at once.
+            if not text[:1].isalnum() and not visible(text).strip():
                 raise batch.error(index, column, "the text is empty")
             self._add_key(text, batch, index)
         self._texts.append(pa.array(texts, pa.large_string()))
@@ -185,7 +186,8 @@ def cell_name(value: object, batch: Batch, index: int, column: str) -> str:
 
 def undecodable(batch: Batch, index: int, column: str) -> UserError:
     """The error for a cell whose bytes are not in the configured encoding."""
-    return batch.error(index, column, "bytes that are not in data.encoding")
+    problem = "bytes that are not in data.encoding: try data.encoding=cp1252 (Windows)"
+    return batch.error(index, column, problem)
 
 
 def _objects(values: list[str]) -> NDArray[np.object_]:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Format characters that show nothing: zero-width spaces and joiners, soft hyphens, marks of byte
-# order and direction, tags.
-_INVISIBLE = "Cf"
+# Control characters, and format characters that show nothing: zero-width spaces and joiners, soft
+# hyphens, marks of byte order and direction, tags.
+_INVISIBLE = ("Cc", "Cf")
 
 
 def visible(text: str) -> str:
-    """``text`` without format characters (Unicode category Cf)."""
-    if text.isascii():
+    """``text`` without control and format characters; white space stays."""
+    if text.isprintable():
         return text
-    return "".join(c for c in text if unicodedata.category(c) != _INVISIBLE)
+    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _INVISIBLE)
 
 
 def normal_form(text: str, fold_case: bool = False) -> str:
-    """``text`` in NFC, without format characters, white space as single spaces or stripped.
+    """``text`` in NFC, without control and format characters, with single spaces alone.
 
     Args:
         text: Any text.
         fold_case: Whether upper and lower case are the same.
     """
-    if not text.isascii():
+    if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", visible(text))
     text = " ".join(text.split())
     return text.casefold() if fold_case else text

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.data.batch import BATCH_ROWS, Batch
 from common.data.schema import DataConfig
-from common.data.sources.files import FileSource, check_encoding, open_bytes
+from common.data.sources.files import FileSource, open_bytes
 from common.errors import UserError
 from common.tags import OUTSIDE, TagError, to_bio
 
@@ -36,7 +36,6 @@ class Conll(FileSource):
 
     def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
         """The records of one file, in batches; their tags are in BIO."""
-        check_encoding(config)
         return read_conll(path, config)
 
     def check(self, config: DataConfig) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.normal import normal_form
 from common.data.schema import DataConfig, target_of
-from common.data.sources.files import FileSource, check_encoding, has_suffix, open_text
+from common.data.sources.files import FileSource, has_suffix, open_text
 from common.errors import UserError
 
 # The module's default of 131,072 characters is less than a court ruling.
@@ -41,7 +41,6 @@ class Csv(FileSource):
 
     def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
         """The mapped columns of one file, in batches."""
-        check_encoding(config)
         return _read_csv(path, config)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import glob
 import gzip
@@ -20,6 +21,8 @@ from common.errors import UserError
 
 # What compressed files are called, behind the suffix of their kind.
 PACKED = ".gz"
+WORKBOOK = b"PK\x03\x04"
+WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class FileSource(Source):
@@ -27,9 +30,11 @@ class FileSource(Source):
 
     Attributes:
         suffixes: What files of this source are called, where a folder is given.
+        text: Whether the files are text in ``data.encoding``.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
+    text: ClassVar[bool] = True
 
     @abstractmethod
     def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
@@ -93,6 +98,8 @@ class FileSource(Source):
         try:
             if path.stat().st_size == 0:
                 raise UserError(f"{path} is empty")
+            if self.text:
+                check_encoding(path, config.encoding)
             for batch in self.read_file(path, config):
                 count += 1
                 yield batch
@@ -196,9 +203,38 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
-def check_encoding(config: DataConfig) -> None:
-    """Raise UserError where ``data.encoding`` names no encoding of text."""
+def check_encoding(path: Path, encoding: str) -> None:
+    """Refuse an encoding that is none, or that the file's own bytes contradict.
+
+    Raises:
+        UserError: If the file begins with the mark of UTF-16, is a workbook, or is UTF-8 beyond
+            ASCII and would be read as something else: almost every text of a one-byte encoding
+            that is not ASCII alone breaks the rules of UTF-8, so one that follows them is UTF-8.
+    """
     try:
-        "a".encode(config.encoding)  # also refuses codecs that are not for text, such as base64
+        "a".encode(encoding)  # also refuses codecs that are not for text, such as base64
+        name = codecs.lookup(encoding).name
     except (LookupError, ValueError):
         raise UserError("data.encoding is not the name of an encoding: try utf-8") from None
+    with open_bytes(path) as file:
+        start = file.read(4)
+    if start.startswith(WORKBOOK):
+        raise UserError(f"{path} is a workbook or another archive: save the sheet as CSV")
+    if start.startswith(WIDE_MARKS) and not name.startswith(("utf-16", "utf-32")):
+        raise UserError(f"{path} begins with the mark of UTF-16: set data.encoding=utf-16")
+    if not name.startswith("utf") and _is_utf8(path):
+        raise UserError(f"{path} is UTF-8 and not {encoding}: set data.encoding=utf-8")
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a file is UTF-8 and not ASCII alone."""
+    decoder, beyond = codecs.getincrementaldecoder("utf-8")(), False
+    try:
+        with open_bytes(path) as file:
+            while part := file.read(1 << 20):
+                beyond = beyond or not part.isascii()
+                decoder.decode(part)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return beyond

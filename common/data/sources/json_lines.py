@@ -10,7 +10,7 @@ from typing import Any
 
 from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.schema import Columns, DataConfig
-from common.data.sources.files import FileSource, check_encoding, open_bytes
+from common.data.sources.files import FileSource, open_bytes
 from common.errors import UserError
 
 
@@ -23,7 +23,6 @@ class Json(FileSource):
 
     def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
         """The mapped columns of one file, in batches."""
-        check_encoding(config)
         return _read_json_lines(path, config.columns, config.encoding)
 
 

@@ -18,6 +18,7 @@ class Parquet(FileSource):
     name = "parquet"
     suffixes = (".parquet",)
     tagged = True
+    text = False
 
     def read_file(self, path: Path, config: DataConfig) -> Iterator[Batch]:
         """The mapped columns of one file, in batches."""

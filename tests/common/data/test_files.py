@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.data.normal import visible
 from common.data.reader import read
 from common.data.schema import Columns, DataConfig
 from common.errors import UserError
@@ -88,7 +89,9 @@ def test_csv_with_other_names_and_delimiter(write):
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+            lambda text: visible(text).strip()
+        ),
         min_size=1,
         max_size=5,
     )
@@ -181,11 +184,13 @@ FAULTS = {
     "header only": (HEAD, None),
     "bad bytes": (
         HEAD.encode() + OK.encode() + SECRET.encode() + b"\xff,neg,a\n",
-        "row 2 (line 3), column 'text': bytes that are not in data.encoding",
+        "row 2 (line 3), column 'text': bytes that are not in data.encoding: try "
+        "data.encoding=cp1252 (Windows)",
     ),
     "bad bytes in a group": (
         HEAD.encode() + SECRET.encode() + b",neg,\xe4\n",
-        "row 1 (line 2), column 'site': bytes that are not in data.encoding",
+        "row 1 (line 2), column 'site': bytes that are not in data.encoding: try "
+        "data.encoding=cp1252 (Windows)",
     ),
 }
 

@@ -22,7 +22,7 @@ SECRET = "Geheimnis"
 def written(folder: Path, labels: list[object], name: str = "n.csv") -> DataConfig:
     """A CSV file with one row for each label."""
     path = folder / name
-    rows = "".join(f"{SECRET} {i},{label},a\n" for i, label in enumerate(labels))
+    rows = "".join(f"{SECRET} {name} {i},{label},a\n" for i, label in enumerate(labels))
     path.write_text("text,label,site\n" + rows, encoding="utf-8")
     return DataConfig(source="csv", path=str(path), columns=Columns(groups=["site"]))
 
