@@ -109,7 +109,9 @@ class Builder:
             if text is None:
                 raise batch.error(index, column, "the text is missing")
             if not isinstance(text, str):
-                raise batch.error(index, column, "the value is not text")
+                binary = ": it is binary, convert the column to text"
+                hint = binary if isinstance(text, bytes) else ""
+                raise batch.error(index, column, f"the value is not text{hint}")
             # Most texts show a letter at once.
             if not text[:1].isalnum() and not visible(text).strip():
                 raise batch.error(index, column, "the text is empty")
@@ -119,8 +121,8 @@ class Builder:
     def _add_key(self, text: str, batch: Batch, index: int) -> None:
         try:
             self._keys.append(text_key(text))
-        except UnicodeEncodeError:
-            raise undecodable(batch, index, self._columns.text) from None
+        except UnicodeEncodeError as error:
+            raise undecodable(error, batch, index, self._columns.text) from None
         if self._twin_keys is not None:
             self._twin_keys.append(twin_key(text))
 
@@ -173,19 +175,24 @@ def cell_name(value: object, batch: Batch, index: int, column: str) -> str:
     if isinstance(value, bytes):
         problem = "the value is binary: convert the column to text"
         raise batch.error(index, column, problem)
+    if isinstance(value, list):
+        problem = "the value is a list: write one value, or set task=multilabel for several labels"
+        raise batch.error(index, column, problem)
     if not isinstance(value, (str, int, float, Decimal, UUID)):
         raise batch.error(index, column, "the value is neither a string nor a number")
     name = str(value).strip()
     if not name.isascii():
         try:
             name.encode()
-        except UnicodeEncodeError:
-            raise undecodable(batch, index, column) from None
+        except UnicodeEncodeError as error:
+            raise undecodable(error, batch, index, column) from None
     return name
 
 
-def undecodable(batch: Batch, index: int, column: str) -> UserError:
-    """The error for a cell whose bytes are not in the configured encoding."""
+def undecodable(error: UnicodeEncodeError, batch: Batch, index: int, column: str) -> UserError:
+    """The error for a cell that is no text: its bytes are not in the configured encoding."""
+    if not 0xDC80 <= ord(error.object[error.start]) <= 0xDCFF:  # what surrogateescape makes
+        return batch.error(index, column, "half of a surrogate pair, as of a broken emoji")
     problem = "bytes that are not in data.encoding: try data.encoding=cp1252 (Windows)"
     return batch.error(index, column, problem)
 

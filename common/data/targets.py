@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,7 @@ class NumberBuilder(Builder):
         column = self._columns.label
         if value is None or value != value or value == "":
             raise batch.error(index, column, "the number is missing")
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
             raise batch.error(index, column, "the value is not a number")
         try:
             number = float(value)

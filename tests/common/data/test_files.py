@@ -288,13 +288,13 @@ JSON_FAULTS = {
     "blank text": ('{"text": " ", "label": "neg"}\n', "column 'text': the text is empty"),
     "half a pair": (
         '{"text": "\\ud800", "label": "neg"}\n',
-        "column 'text': bytes that are not in",
+        "column 'text': half of a surrogate pair",
     ),
     "no label": (f'{{"text": "{SECRET}"}}\n', "row 2 (line 3), column 'label': the label is mis"),
     "label NaN": ('{"text": "x", "label": NaN}\n', "column 'label': the label is missing"),
     "label list": (
         f'{{"text": "x", "label": ["{SECRET}"]}}\n',
-        "row 2 (line 3), column 'label': the value is neither a string nor a number",
+        "row 2 (line 3), column 'label': the value is a list: write one value, or set",
     ),
     "unknown label": (f'{{"text": "x", "label": "{SECRET}"}}\n', "the label is not one of the 2"),
 }
