@@ -79,13 +79,24 @@ def test_table(config: DataConfig, cache_dir: Path) -> Table | None:
 def notes(config: DataConfig, cache_dir: Path) -> list[str]:
     """What somebody should know of the rows that are read: one line each, without a value.
 
-    It names files of a folder or glob that are not read, and counts rows that are left out.
+    It names files of a folder or glob that are not read, counts rows that are left out, and names
+    labels of the configuration that no row has.
     """
     source = source_of(config)
-    found = source.left_out(config)
+    if not source.is_named(config):
+        return []
+    table = _table(config, cache_dir)
+    found = source.left_out(config, table.files)
+    if target_of(config) == "label":
+        counts = np.bincount(table.labels, minlength=len(table.label_names))
+        found += [
+            f"no row has the label {name}"
+            for name, count in zip(table.label_names, counts, strict=True)
+            if not count
+        ]
     own = source.own_test_set(config)
-    if own is not None and source.is_named(config):
-        shared = _in_both(_table(config, cache_dir), _table(config, cache_dir, own)).sum()
+    if own is not None:
+        shared = _in_both(table, _table(config, cache_dir, own)).sum()
         if shared:
             found.append(f"{shared} rows are not trained on: the test set has their texts too")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -77,8 +77,13 @@ class Source(ABC):
         """Names of the settings that are paths on this machine."""
         return ()
 
-    def left_out(self, config: DataConfig) -> list[str]:
-        """What is near the rows that are trained on and is not read: one line each."""
+    def left_out(self, config: DataConfig, files: Sequence[str]) -> list[str]:
+        """What is near the rows that are trained on and is not read: one line each.
+
+        Args:
+            config: Where the rows are.
+            files: The files that rows came from.
+        """
         return []
 
     def tag_scheme(self, config: DataConfig) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,10 @@ class Demo(Csv):
     def is_named(self, config: DataConfig) -> bool:
         """True: the wheel is the source."""
         return True
+
+    def left_out(self, config: DataConfig, files: Sequence[str]) -> list[str]:
+        """Nothing: the wheel's folder is not the user's."""
+        return []
 
     def local_paths(self, config: DataConfig) -> tuple[str, ...]:
         """None: the wheel is found anew on every machine."""

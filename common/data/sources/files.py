@@ -41,9 +41,21 @@ class FileSource(Source):
         """The mapped columns of one file, in batches."""
 
     def read(self, config: DataConfig, test: str | None, downloads: Path | None) -> Iterator[Batch]:
-        """The rows of all files, in order of their names."""
-        for path in self.files(config, test):
-            yield from self._read_whole(path, config)
+        """The rows of all files, in order of their names; files without rows are passed over.
+
+        Raises:
+            UserError: If no file has a row.
+        """
+        files, empty = self.files(config, test), True
+        for path in files:
+            for batch in self._read_whole(path, config):
+                empty = False
+                yield batch
+        if empty:
+            first = files[0]
+            state = "has no data rows" if first.stat().st_size else "is empty"
+            more = f", and so have {len(files) - 1} others" if len(files) > 1 else ""
+            raise UserError(f"{first} {state}{more}")
 
     def stamp(self, config: DataConfig, test: str | None) -> str | None:
         """Path and content of every file.
@@ -72,8 +84,8 @@ class FileSource(Source):
             raise UserError(f"data.path: all of its {len(found)} files are in data.test_path too")
         return files
 
-    def left_out(self, config: DataConfig) -> list[str]:
-        """Files of the test set within ``data.path``, and files of a folder that are not read."""
+    def left_out(self, config: DataConfig, files: Sequence[str]) -> list[str]:
+        """Files of the test set, files without rows, and files of a folder that are not read."""
         if not config.path:
             return []
         found = find_files(config.path, "data.path", self.suffixes)
@@ -82,6 +94,11 @@ class FileSource(Source):
             f"{path} is not trained on: it is in data.test_path"
             for path in found
             if path.resolve() in held_out
+        ]
+        told += [
+            f"{path} has no data rows"
+            for path in found
+            if path.resolve() not in held_out and str(path) not in files
         ]
         place = Path(config.path).expanduser()
         return told + unread(place, found, held_out, self.suffixes)
@@ -94,19 +111,14 @@ class FileSource(Source):
         return {path.resolve() for path in find_files(test, "data.test_path", self.suffixes)}
 
     def _read_whole(self, path: Path, config: DataConfig) -> Iterator[Batch]:
-        count = 0
         try:
             if path.stat().st_size == 0:
-                raise UserError(f"{path} is empty")
+                return
             if self.text:
                 check_encoding(path, config.encoding)
-            for batch in self.read_file(path, config):
-                count += 1
-                yield batch
+            yield from self.read_file(path, config)
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or 'broken file'}") from None
-        if not count:
-            raise UserError(f"{path} has no data rows")
 
 
 def contents(files: Iterable[Path]) -> str:
@@ -118,7 +130,8 @@ def contents(files: Iterable[Path]) -> str:
                 content = hashlib.file_digest(file, "sha256").digest()
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from None
-        digest.update(hashlib.sha256(str(path.resolve()).encode(errors="surrogateescape")).digest())
+        name = str(path.resolve()).encode(errors="surrogateescape")
+        digest.update(hashlib.sha256(name).digest())
         digest.update(content)
     return digest.hexdigest()
 

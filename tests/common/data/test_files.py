@@ -364,6 +364,16 @@ def test_parquet_with_class_names_of_datasets(tmp_path):
     assert read(replace(config, labels=[]), discover=True).label_names == ("neg", "pos")
 
 
+def test_folders_of_parquet_files_can_name_a_column(tmp_path):
+    for site in ("north", "s%C3%BCd"):
+        (tmp_path / f"site={site}").mkdir()
+        pq.write_table(
+            pa.table({"text": ["x"], "label": ["neg"]}), tmp_path / f"site={site}" / "0.parquet"
+        )
+    table = read(replace(PARQUET, path=f"{tmp_path}/**/*.parquet"))
+    assert table.groups["site"].tolist() == ["north", "süd"]
+
+
 def test_parquet_faults(tmp_path):
     path = tmp_path / "n.parquet"
     config = write_parquet(path, text=["x", None], label=[0, 1], site=["a", "b"])

@@ -70,20 +70,39 @@ def test_twins_but_for_case_and_white_space_are_on_one_side(tmp_path: Path) -> N
     assert len(np.unique(table.keys)) == 400
 
 
-def test_what_a_folder_leaves_out_is_told(tmp_path: Path) -> None:
+def test_parts_without_rows_are_passed_over_and_told(tmp_path: Path) -> None:
+    config = written(tmp_path, a="x,neg\ny,pos\n", b="")
+    (tmp_path / "c.csv").write_text("")
+    assert list(read(config).texts) == ["x", "y"]
+    assert load.notes(config, tmp_path / "cache") == [
+        f"{tmp_path}/b.csv has no data rows",
+        f"{tmp_path}/c.csv has no data rows",
+    ]
+    written(tmp_path, a="")
+    with pytest.raises(UserError, match=r"a\.csv has no data rows, and so have 2 others"):
+        read(config)
+
+
+def test_a_label_without_rows_is_told(tmp_path: Path) -> None:
     config = written(tmp_path, a="x,neg\n")
-    assert load.notes(config, tmp_path) == []
+    assert load.notes(config, tmp_path / "cache") == ["no row has the label pos"]
+
+
+def test_what_a_folder_leaves_out_is_told(tmp_path: Path) -> None:
+    config = written(tmp_path, a="x,neg\nz,pos\n")
+    cache = tmp_path.parent / f"{tmp_path.name}-cache"
+    assert load.notes(config, cache) == []
     (tmp_path / "b.xlsx").write_text("")
     (tmp_path / "README").write_text("")
     (tmp_path / "sub").mkdir()
     written(tmp_path / "sub", c="y,pos\n")
-    assert load.notes(config, tmp_path) == [
+    assert load.notes(config, cache) == [
         f"{tmp_path}: 2 files are not read: README, b.xlsx",
         f"{tmp_path}: folders within are not read: sub",
     ]
     deep = replace(config, path=f"{tmp_path}/**/*.csv")
-    assert load.notes(deep, tmp_path) == [f"{tmp_path}: 2 files are not read: README, b.xlsx"]
-    assert len(read(deep)) == 2
+    assert load.notes(deep, cache) == [f"{tmp_path}: 2 files are not read: README, b.xlsx"]
+    assert len(read(deep)) == 3
 
 
 def test_compressed_and_other_usual_files_of_a_folder_are_read(tmp_path: Path) -> None:
