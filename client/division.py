@@ -39,6 +39,7 @@ SAME_SIDE = frozenset(
         "target",
         "label_delimiter",
         "bounds",
+        "decimal",
         "columns.label",
         # Group columns and their declared values: for counts, and for leaving rows out.
         "columns.groups",

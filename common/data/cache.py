@@ -40,6 +40,7 @@ READ_FIELDS = (
     "target",
     "label_delimiter",
     "bounds",
+    "decimal",
 )
 
 

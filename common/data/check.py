@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from common.data.normal import normal_form
+from common.data.numbers import DECIMALS
 from common.data.schema import TARGETS, DataConfig, target_of
 from common.data.sources import source_of
 from common.errors import UserError
@@ -88,6 +89,10 @@ def _check_target(config: DataConfig) -> None:
                 "data.bounds: give the least and the largest number that can be, as in "
                 "data.bounds=[0,10]; they are public"
             )
+        if config.decimal not in (None, *DECIMALS):
+            raise UserError("data.decimal must be '.' or ',' (or null)")
+    elif config.decimal is not None:
+        raise UserError("data.decimal: goes with data.target=number (task=regression)")
     elif config.bounds:
         raise UserError("data.bounds: goes with data.target=number (task=regression)")
 

@@ -78,6 +78,8 @@ class DataConfig:
     # no such column).
     target: str = "label"
     label_delimiter: str = ";"
+    # The decimal sign of numbers that are text, "." or ","; None takes a point where it is clear.
+    decimal: str | None = None
     bounds: list[float] = field(default_factory=list)
     # Replace names, dates, numbers, addresses and identifiers before a text is used.  The names of
     # persons, places and organisations are found by a model (a folder or hub id); "none" leaves

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from common.data.batch import Batch
 from common.data.builder import Builder, cell_name
+from common.data.numbers import could_be_thousands, parse_number
 from common.data.schema import DataConfig
 from common.data.table import WORD_BREAK, Table, Tags, cuts
+from common.errors import UserError
 from common.tags import TagError, to_bio
 
 
@@ -67,7 +69,11 @@ class NumberBuilder(Builder):
     def __init__(self, config: DataConfig, discover: bool, folded_keys: bool) -> None:
         super().__init__(config, False, folded_keys)
         self._low, self._high = config.bounds
+        self._decimal = config.decimal
         self._numbers: list[float] = []
+        # The first text such as 1.234, and whether others say what its point means.
+        self._doubtful = ""
+        self._whole = self._fraction = False
 
     def _add_labels(self, batch: Batch) -> None:
         column = self._columns.label
@@ -86,12 +92,40 @@ class NumberBuilder(Builder):
         if isinstance(value, bool) or not isinstance(value, (str, int, float, Decimal)):
             raise batch.error(index, column, "the value is not a number")
         try:
-            number = float(value)
-        except (ValueError, OverflowError):
+            if isinstance(value, str):
+                self._remember(value, batch, index)
+                number = parse_number(value, self._decimal)
+            else:
+                number = float(value)
+        except ValueError as error:
+            raise batch.error(index, column, str(error)) from None
+        except OverflowError:
             raise batch.error(index, column, "the value is not a number") from None
         if not math.isfinite(number):
             raise batch.error(index, column, "the value is not a number")
         return number
+
+    def _remember(self, value: str, batch: Batch, index: int) -> None:
+        """Note what a text says of the decimal sign of its column."""
+        if could_be_thousands(value):
+            self._doubtful = self._doubtful or batch.place(index)
+        elif "." in value:
+            self._fraction = True
+        else:
+            self._whole = True
+
+    def finish(self) -> Table:
+        """The rows of all batches.
+
+        Raises:
+            UserError: If 1.234 and 567 are in one column and no other number has a fraction.
+        """
+        if self._decimal is None and self._doubtful and self._whole and not self._fraction:
+            raise UserError(
+                f"{self._doubtful}, column '{self._columns.label}': the point of this number could "
+                "be between thousands: set data.decimal to '.' or ','"
+            )
+        return super().finish()
 
     def _finished_targets(self) -> NDArray[np.float32]:
         return np.array(self._numbers, dtype=np.float32)[:, None]

@@ -117,6 +117,12 @@ def test_natural_partners_have_the_names_of_the_column():
     assert {share.name for share in again} == set(rows)
 
 
+def test_partners_that_differ_in_case_alone_are_not_two():
+    table = make_table([0, 1] * 2, ward=["North", "south", "NORTH", "South"])
+    with pytest.raises(UserError, match=r"test: row \d, column 'ward': .* set data\.fold_case"):
+        partition(table, one(Block(kind="natural", by="ward")), 0)
+
+
 def test_blocks_take_turns_and_do_not_disturb_each_other():
     first = Block(sizes=[100, 50], where={"site": "s1"})
     # s1 has 143 rows: too few for the sizes.
