@@ -8,6 +8,7 @@ import glob
 import gzip
 import hashlib
 import io
+import re
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -21,6 +22,7 @@ from common.errors import UserError
 
 # What compressed files are called, behind the suffix of their kind.
 PACKED = ".gz"
+_CONTROLS = re.compile(rb"[\x80-\x9f]")
 WORKBOOK = b"PK\x03\x04"
 WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -237,6 +239,16 @@ def check_encoding(path: Path, encoding: str) -> None:
         raise UserError(f"{path} begins with the mark of UTF-16: set data.encoding=utf-16")
     if not name.startswith("utf") and _is_utf8(path):
         raise UserError(f"{path} is UTF-8 and not {encoding}: set data.encoding=utf-8")
+    if name.startswith("iso8859") and _has_controls(path):
+        raise UserError(
+            f"{path} has bytes that are no text in {encoding}: try data.encoding=cp1252"
+        )
+
+
+def _has_controls(path: Path) -> bool:
+    """Whether a file has bytes that are control characters in every ISO 8859."""
+    with open_bytes(path) as file:
+        return any(_CONTROLS.search(part) for part in iter(lambda: file.read(1 << 20), b""))
 
 
 def _is_utf8(path: Path) -> bool:

@@ -34,6 +34,13 @@ def test_utf16_is_named(tmp_path: Path, source: str) -> None:
         read(config)
 
 
+def test_windows_is_not_read_as_latin_1(tmp_path: Path) -> None:
+    content = CONTENT.replace("gut", "gut \u2013 \u201esehr\u201c").encode("cp1252")
+    with pytest.raises(UserError, match=r"no text in latin-1: try data\.encoding=cp1252$"):
+        read(written(tmp_path, content, "latin-1"))
+    assert len(read(written(tmp_path, content, "cp1252"))) == 2
+
+
 def test_bytes_of_windows_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"row 1 \(line 2\), .*: try data\.encoding=cp1252"):
         read(written(tmp_path, CONTENT.encode("cp1252"), "utf-8"))
