@@ -85,7 +85,7 @@ def exports(draw: st.DrawFn) -> Export:
     return Export(content.encode(encoding), config, texts, names)
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(export=exports())
 def test_what_is_read_is_what_was_written(tmp_path: Path, export: Export) -> None:
     path = tmp_path / "export.csv"
