@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Control characters, and format characters that show nothing: zero-width spaces and joiners, soft
-# hyphens, marks of byte order and direction, tags.
-_INVISIBLE = ("Cc", "Cf")
+# Control characters but for white space (category Cc), and format characters (Cf), which show
+# nothing: zero-width spaces and joiners, soft hyphens, marks of order and direction, tags.  One
+# pattern, because a look at every character in turn would take longer than reading the file.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2"
+    "\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000110bd"
+    "\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    "\U000e0020-\U000e007f]"
+)
 
 
 def visible(text: str) -> str:
     """``text`` without control and format characters; white space stays."""
-    if text.isprintable():
-        return text
-    return "".join(c for c in text if c.isspace() or unicodedata.category(c) not in _INVISIBLE)
+    return _INVISIBLE.sub("", text)
 
 
 def normal_form(text: str, fold_case: bool = False) -> str:
@@ -24,8 +28,9 @@ def normal_form(text: str, fold_case: bool = False) -> str:
         text: Any text.
         fold_case: Whether upper and lower case are the same.
     """
-    if not (text.isascii() and text.isprintable()):
-        text = unicodedata.normalize("NFC", visible(text))
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    text = visible(text)
     text = " ".join(text.split())
     return text.casefold() if fold_case else text
 
