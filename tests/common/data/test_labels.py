@@ -27,6 +27,10 @@ def written(folder: Path, labels: list[object], name: str = "n.csv") -> DataConf
     return DataConfig(source="csv", path=str(path), columns=Columns(groups=["site"]))
 
 
+def coded(config: DataConfig) -> DataConfig:
+    return replace(config, labels=["neg", "pos"], label_codes={"0": "neg", "1": "pos"})
+
+
 def named(table: Table) -> list[str]:
     return [table.label_names[number] for number in table.labels]
 
@@ -76,10 +80,9 @@ def test_codes_are_read_as_the_configuration_maps_them(tmp_path: Path) -> None:
 
 
 def test_a_code_outside_the_map_and_two_codings_are_refused(tmp_path: Path) -> None:
-    codes = {"labels": ["neg", "pos"], "label_codes": {"0": "neg", "1": "pos"}}
-    message = fails(replace(written(tmp_path, ["0", "2"]), **codes))
+    message = fails(coded(written(tmp_path, ["0", "2"])))
     assert message.endswith("the label is not one of the 2 codes in data.label_codes")
-    message = fails(replace(written(tmp_path, ["0", "pos"]), **codes))
+    message = fails(coded(written(tmp_path, ["0", "pos"])))
     assert "row 2 (line 3), column 'label': the label is one of the names, but " in message
     assert message.endswith(
         "n.csv: row 1 (line 2) has one of the codes: write all labels in one way"
