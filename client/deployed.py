@@ -17,8 +17,10 @@ from client.partner_settings import PartnerSettings
 from client.policy import Policy
 from common.config import Config
 from common.config_reader import read
+from common.data.check import check_data
 from common.data.load import training_table
-from common.data.schema import FILE_SOURCES, DataConfig, check_data, target_of
+from common.data.schema import DataConfig, target_of
+from common.data.sources import source_of
 from common.data.table import Table
 from common.errors import UserError
 from common.files import private_directory
@@ -233,7 +235,7 @@ def _data(path: Path, tree: dict[str, Any], split_seed: int) -> DataConfig:
         check_data(data)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    if data.source in FILE_SOURCES and data.path and not os.path.isabs(data.path):
+    if "path" in source_of(data).local_paths(data) and data.path and not os.path.isabs(data.path):
         data = replace(data, path=str(_beside(path, data.path)))
     if data.names_model:
         data = replace(data, names_model=_place(path, data.names_model))

@@ -33,9 +33,13 @@ SAME_SIDE = frozenset(
     {
         # What a record's target is, not its text.
         "labels",
+        "label_codes",
+        # How labels and group values are compared.
+        "fold_case",
         "target",
         "label_delimiter",
         "bounds",
+        "decimal",
         "columns.label",
         # Group columns and their declared values: for counts, and for leaving rows out.
         "columns.groups",

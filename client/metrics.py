@@ -51,6 +51,7 @@ from common.config import Config, config_hash
 from common.evaluation import Evaluation
 from common.files import private_directory, sha256_text, write_atomic
 from common.grid import ROUNDING, release_counts
+from common.groups import group_key
 from common.metrics import Counts
 from common.randomness import Stream
 from common.tasks import LOSS_BOUND
@@ -106,7 +107,7 @@ def release(
     number is not positive.
     """
     shape = measured.confusion.shape
-    keys = [f"{column}={value}" for column, values in group_values.items() for value in values]
+    keys = [group_key(column, value) for column, values in group_values.items() for value in values]
     tables = [measured.confusion, *(measured.groups.get(key, np.zeros(shape)) for key in keys)]
     scaled = measured.loss * measured.rows / loss_bound if measured.rows else 0.0
     exact = np.concatenate([*(table.ravel() for table in tables), [scaled]])

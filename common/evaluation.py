@@ -11,6 +11,7 @@ import torch
 
 from common.device import Device
 from common.examples.batch import Examples, Ints, by_length
+from common.groups import group_key
 from common.metrics import Counts, accuracy
 from common.models.network import Network
 from common.scoring import MetricAccumulator, scoring_of
@@ -75,7 +76,7 @@ def evaluate(
     return Evaluation(
         confusion=accumulator.confusion(np.ones(rows, dtype=np.bool_)),
         groups={
-            f"{column}={value}": accumulator.confusion(values == value)
+            group_key(column, value): accumulator.confusion(values == value)
             for column, values in groups.items()
             for value in np.unique(values)
         },

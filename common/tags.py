@@ -5,7 +5,9 @@ one of the same type, and `O` is outside.  Files may also use
 
 * IOB1: `B-X` appears only where an entity directly follows another one of its type (Ramshaw and
   Marcus 1995), so that entities may begin with `I-X`;
-* IO: there is no `B-X`; adjacent words of one type are one entity.
+* IO: there is no `B-X`; adjacent words of one type are one entity;
+* BIOES and BILOU: the last word of an entity is `E-X` (or `L-X`), and an entity of one word is
+  `S-X` (or `U-X`).
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 OUTSIDE = "O"
-SCHEMES = ("bio", "iob1", "io")
+# The letters of an entity's last word and of an entity of one word.
+ENDED = {"bioes": "ES", "bilou": "LU"}
+SCHEMES = ("bio", "iob1", "io", *ENDED)
 
 
 class TagError(ValueError):
@@ -29,45 +33,99 @@ def tag_names(types: Sequence[str]) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{place}-{kind}" for kind in types for place in "BI"))
 
 
-def parse(tag: str) -> tuple[str, str]:
-    """Place (B, I or O) and type ("" outside) of one tag.
+def parse(tag: str, places: str = "BI", kind: str = "") -> tuple[str, str]:
+    """Place (O or one of `places`) and type ("" outside) of one tag.
+
+    Args:
+        tag: One tag of a sequence.
+        places: The letters that the scheme has beside O.
+        kind: The type of a tag that is a letter alone; "" where every tag has its type.
 
     Raises:
-        ValueError: It is not a tag.  The message has no text of it, which may be a misplaced word.
+        ValueError: If it is none, without its text: it may be a misplaced word.
     """
     if tag == OUTSIDE:
         return OUTSIDE, ""
-    place, dash, kind = tag.partition("-")
-    if place not in ("B", "I") or not dash or not kind:
-        raise ValueError("the tag is not O, B-TYPE or I-TYPE")
-    return place, kind
+    place, dash, own = tag.partition("-")
+    if kind and not dash and place and place in places:
+        return place, kind
+    if len(place) != 1 or place not in places or not own:
+        known = ", ".join(f"{letter}-TYPE" for letter in places[:-1])
+        raise ValueError(f"the tag is not O, {known} or {places[-1]}-TYPE{_hint(tag, places)}")
+    return place, own
 
 
-def to_bio(tags: Sequence[str], scheme: str) -> list[tuple[str, str]]:
+def _hint(tag: str, places: str) -> str:
+    """What may have been meant, without the tag's text."""
+    if tag == "0":
+        return ": it is the digit 0, write the letter O"
+    place, rest = tag[:1], tag[1:]
+    if not rest and place in places:
+        return ": it has no type; name the one type in data.labels"
+    if place.upper() in places + OUTSIDE and place.islower() and (not rest or rest[0] in "-_"):
+        return ": write its first letter in capitals"
+    if rest.startswith("_") and place in places:
+        return ": write - between letter and type"
+    if rest.startswith("-") and place in "ESLU":
+        return f": try data.scheme={'bioes' if place in 'ES' else 'bilou'}"
+    return ""
+
+
+def to_bio(tags: Sequence[str], scheme: str, kind: str = "") -> list[tuple[str, str]]:
     """(place, type) of every word in BIO, from a sequence in `scheme`.
 
+    Args:
+        tags: The tags of a sentence.
+        scheme: One of `SCHEMES`.
+        kind: The type of tags that are a letter alone; "" where every tag has its type.
+
     Raises:
-        TagError: The scheme does not allow a tag at its position.
+        TagError: At the first tag that the scheme does not allow there.
     """
-    pairs: list[tuple[str, str]] = []
+    if scheme in ENDED:
+        return _ended_to_bio(tags, scheme, kind)
+    found: list[tuple[str, str]] = []
     before = ""
     for position, tag in enumerate(tags):
-        try:
-            place, kind = parse(tag)
-        except ValueError as error:
-            raise TagError(position, str(error)) from None
+        place, own = _parsed(tag, position, "BI", kind)
         if place == "B" and scheme == "io":
             raise TagError(position, "a B- tag in data.scheme=io: try bio or iob1")
-        if place == "B" and scheme == "iob1" and kind != before:
+        if place == "B" and scheme == "iob1" and own != before:
             raise TagError(position, "a B- tag that begins no second entity: try data.scheme=bio")
-        if place == "I" and kind != before:
+        if place == "I" and own != before:
             if scheme == "bio":
                 problem = "an I- tag without a B- or I- tag of its type before it"
                 raise TagError(position, f"{problem}: data.scheme may be iob1 or io")
             place = "B"
-        pairs.append((place, kind))
-        before = kind
-    return pairs
+        found.append((place, own))
+        before = own
+    return found
+
+
+def _ended_to_bio(tags: Sequence[str], scheme: str, kind: str) -> list[tuple[str, str]]:
+    """BIO from a scheme that marks the last word of an entity, and entities of one word."""
+    last, single = ENDED[scheme]
+    found: list[tuple[str, str]] = []
+    open_type = ""
+    for position, tag in enumerate(tags):
+        place, own = _parsed(tag, position, f"BI{last}{single}", kind)
+        inside = place in ("I", last)
+        if inside and own != open_type:
+            raise TagError(position, f"a tag {place}- without a B- or I- tag of its type before it")
+        if not inside and open_type:
+            raise TagError(position, f"the entity before it has no {last}- tag at its end")
+        found.append((OUTSIDE if place == OUTSIDE else "I" if inside else "B", own))
+        open_type = own if place in ("B", "I") else ""
+    if open_type:
+        raise TagError(len(tags) - 1, f"the entity has no {last}- tag at its end")
+    return found
+
+
+def _parsed(tag: str, position: int, places: str, kind: str) -> tuple[str, str]:
+    try:
+        return parse(tag, places, kind)
+    except ValueError as error:
+        raise TagError(position, str(error)) from None
 
 
 def spans(tags: Sequence[str]) -> Iterator[tuple[str, int, int]]:

@@ -7,10 +7,12 @@ by that task.  What depends on the number of partners or examples is checked whe
 
 from __future__ import annotations
 
-from common.data.schema import check_data, target_of
+from common.data.check import check_data
+from common.data.schema import target_of
 from common.errors import UserError
 from common.limits import check_limits
 from common.settings import Config
+from common.tags import SCHEMES
 from common.tasks import TASKS
 
 
@@ -40,7 +42,7 @@ def _check_target(config: Config) -> None:
     task, data = TASKS[config.task], config.data
     if (task.target == "tags") != (data.scheme is not None):
         raise UserError(
-            "data.scheme: must be bio, iob1 or io with task=ner, and null with other tasks"
+            f"data.scheme: must be one of {', '.join(SCHEMES)} with task=ner, and null with other tasks"
         )
     if target_of(data) != task.target:
         raise UserError(

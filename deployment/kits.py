@@ -13,6 +13,7 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
+from common.data.sources import SOURCES
 from common.errors import UserError
 from common.files import private_directory, write_atomic
 from deployment import templates
@@ -161,7 +162,7 @@ def _archive(name: str, files: dict[str, bytes]) -> bytes:
 def _partner_kit(
     federation: Federation, name: str, authority: KeyPair, pair: KeyPair
 ) -> dict[str, bytes]:
-    filled = {"name": name, "server": federation.address}
+    filled = {"name": name, "server": federation.address, "sources": ", ".join(SOURCES)}
     return {
         "ca.pem": authority.public,
         "node.key": pair.private,

@@ -143,6 +143,7 @@ def check_data(own: PartnerFile) -> str:
     from client.accounting import check_delta
     from client.policy import PolicyRequest
     from common.data.deidentify import describe
+    from common.data.load import notes
     from common.data.schema import target_of
     from common.tasks import TASKS
 
@@ -163,6 +164,7 @@ def check_data(own: PartnerFile) -> str:
     train, validation = rows(own)
     check_delta(policy.budget.delta, len(train))
     found = f"{len(train)} rows for training, {len(validation)} for validation"
+    found = "; ".join([found, *notes(own.data, own.cache)])
     if train.replaced is None:
         return found
     return f"{found}; replaced in all of them: {describe(train.replaced)}"

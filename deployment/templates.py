@@ -19,7 +19,7 @@ name: "{name}"
 server: "{server}"
 # The folder for ledger, caches and identity, relative to this file. Back up the ledger.
 directory: state
-# The source of the texts: csv, parquet, json, sql or hub. See docs/data.md.
+# The source of the texts: {sources}. See docs/data.md.
 data:
   source: csv
   path: FILL-IN.csv

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from common.groups import group_key
 from reporting.charts import Point, Row, figure, room, rows, table
 from reporting.figures import gap_names
 from reporting.page import Html, element
@@ -66,11 +67,11 @@ def _column(
         [
             [
                 name,
-                count(values[name]["n"], errors[f"{column}={name}"]["n_error"]),
+                count(values[name]["n"], errors[group_key(column, name)]["n_error"]),
                 percent(values[name]["accuracy"], values[name]["accuracy_error"]),
                 interval(values[name]["accuracy_interval"]),
-                percent(values[name]["tpr"], errors[f"{column}={name}"]["tpr_error"]),
-                percent(values[name]["fpr"], errors[f"{column}={name}"]["fpr_error"]),
+                percent(values[name]["tpr"], errors[group_key(column, name)]["tpr_error"]),
+                percent(values[name]["fpr"], errors[group_key(column, name)]["fpr_error"]),
                 "small" if values[name]["small"] else "",
             ]
             for name in names

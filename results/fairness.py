@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from common.groups import split_group_key
 from common.metrics import Counts, accuracy, rates, share_error
 
 MINIMUM = 30
@@ -156,10 +157,10 @@ def groups(counts: Mapping[str, Counts], noise: float = 0.0) -> dict[str, Any]:
 
 
 def by_column(counts: Mapping[str, Counts]) -> dict[str, dict[str, Counts]]:
-    """`column=value` keys as {column: {value: counts}}."""
+    """Counts by group key as {column: {value: counts}}."""
     found: dict[str, dict[str, Counts]] = {}
     for name, table in counts.items():
-        column, _, value = name.partition("=")
+        column, value = split_group_key(name)
         found.setdefault(column, {})[value] = table
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.config import Config, config_hash, validate
 from common.config_file import NAME, read_config, write_config
-from common.data.schema import FILE_SOURCES
+from common.data.sources import source_of
 from common.errors import UserError
 from common.files import default_cache
 
@@ -27,12 +27,9 @@ def settle(config: Config, directory: Path) -> Config:
     cache = Path(config.run.cache_dir or default_cache()).expanduser().absolute()
     run = replace(config.run, dir=str(directory.expanduser().absolute()), cache_dir=str(cache))
     data, model = config.data, config.model
-    if data.source in FILE_SOURCES:
-        data = replace(
-            data,
-            path=_absolute(data.path) if data.path else data.path,
-            test_path=_absolute(data.test_path) if data.test_path else data.test_path,
-        )
+    for key in source_of(data).local_paths(data):
+        if value := getattr(data, key):
+            data = replace(data, **{key: _absolute(value)})
     if os.path.isdir(_absolute(model.base)):
         model = replace(model, base=_absolute(model.base))
     return replace(config, run=run, data=data, model=model)

@@ -41,11 +41,15 @@ def main(overrides: Sequence[str], multirun: bool = False, keep_workers: bool = 
     refuse_finished(directory)
     config = prepare(config)
 
+    from common.data.load import notes
     from scripts.progress import Terminal
     from simulation.run import simulate
 
     console = PlainConsole()
     console.print(f"run directory: {directory}", soft_wrap=True)
+    assert config.run.cache_dir is not None
+    for note in notes(config.data, Path(config.run.cache_dir)):
+        console.print(f"data: {note}", soft_wrap=True)
     with Terminal(console, config.private) as terminal:
         finished = simulate(config, [terminal], keep_workers=keep_workers)
     if not finished:

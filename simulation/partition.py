@@ -24,6 +24,7 @@ from flwr_datasets.partitioner import (
 )
 from numpy.typing import NDArray
 
+from common.data.normal import normal_form
 from common.data.schema import Block, PartitionConfig, check_partition
 from common.data.table import Table
 from common.errors import UserError
@@ -142,6 +143,14 @@ def _natural_ids(table: Table, pool: NDArray[np.int64], name: str, by: str) -> l
     if len(missing):
         place = table.place(int(pool[missing].min()))
         raise UserError(f"{place}, column '{by}': no value to divide by")
+    folded: dict[str, str] = {}
+    for position, value in zip(pool.tolist(), values.tolist(), strict=True):
+        twin = folded.setdefault(normal_form(value, fold_case=True), value)
+        if twin != value:
+            raise UserError(
+                f"{table.place(position)}, column '{by}': the value differs from another in case "
+                "alone, and both would be partners: set data.fold_case=true, or correct one"
+            )
     return [str(value) for value in values]
 
 

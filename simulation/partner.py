@@ -12,8 +12,9 @@ from common.data.load import training_table
 from common.data.table import Table
 from common.files import private_directory
 from simulation.attacks.poison import poisoned
+from simulation.partition_cache import kept_partition
 from simulation.seeded_streams import SeededStreams
-from simulation.shares import PartnerShare, kept_partition
+from simulation.shares import PartnerShare
 
 
 def simulated_shares(config: Config) -> tuple[Table, list[PartnerShare]]:

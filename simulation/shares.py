@@ -1,18 +1,11 @@
-"""Simulated partners' shares of one table, kept in a cache once they have been divided."""
+"""Which rows of one table belong to which simulated partner."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from common.data.schema import PartitionConfig
-from common.data.table import Table
-from common.files import built_once, canonical_json, sha256_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,33 +14,3 @@ class PartnerShare:
 
     name: str
     indices: NDArray[np.int64]
-
-
-def kept_partition(
-    table: Table, config: PartitionConfig, seed: int, cache: Path
-) -> list[PartnerShare]:
-    """What ``simulation.partition.partition`` gives, from ``cache`` where it was divided before.
-
-    The submitter of a simulation and each of its workers need it, and dividing rows among
-    thousands of partners takes minutes.
-    """
-    named = (value for name in sorted(table.groups) for value in (name, *table.groups[name]))
-    key = sha256_text(
-        *(canonical_json(asdict(config)), str(seed), version("flwr-datasets")),
-        *(table.keys.tobytes(), table.labels.tobytes(), "\0".join(map(str, named))),
-    )
-
-    def save(folder: Path) -> None:
-        # Flower's datasets bring seaborn and more: only who divides pays for that.
-        from simulation.partition import partition
-
-        shares = partition(table, config, seed)
-        (folder / "names.json").write_text(json.dumps([share.name for share in shares]))
-        np.save(folder / "ends.npy", np.cumsum([len(share.indices) for share in shares]))
-        np.save(folder / "indices.npy", np.concatenate([share.indices for share in shares]))
-
-    folder = built_once(cache / f"shares-{key[:32]}", save)
-    names: list[str] = json.loads((folder / "names.json").read_text())
-    indices = np.load(folder / "indices.npy")
-    parts = np.split(indices, np.load(folder / "ends.npy")[:-1])
-    return [PartnerShare(name, part) for name, part in zip(names, parts, strict=True)]

@@ -11,58 +11,71 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from common.data.demo import demo_config
-from common.data.files import config_files
-from common.data.schema import FILE_SOURCES, DataConfig, check_data
-from common.data.sources import read
+from common.data.check import check_data
+from common.data.reader import read
+from common.data.schema import DataConfig
+from common.data.sources import source_of
 from common.data.table import Table, Tags, Texts
 from common.errors import UserError
-from common.files import private_directory, write_atomic
+from common.files import private_directory, sha256_text, write_atomic
 
 # Of the file format and of the rules of reading: a change makes old files unused and, because
 # texts may differ, begins another division in every ledger (client/division.py).
-VERSION = 3
+VERSION = 4
 READ_FIELDS = (
     "source",
     "path",
     "encoding",
     "delimiter",
+    "quoted",
     "hub_name",
     "hub_revision",
     "hub_split",
     "columns",
     "labels",
+    "label_codes",
+    "fold_case",
     "scheme",
     "unit",
     "target",
     "label_delimiter",
     "bounds",
+    "decimal",
 )
 
 
 def cached_table(
-    config: DataConfig, cache_dir: Path, path: str | None = None, *, discover: bool = False
+    config: DataConfig, cache_dir: Path, test: str | None = None, *, discover: bool = False
 ) -> Table:
-    """What ``read`` gives, from ``cache_dir`` if it was read before and no file has changed.
+    """What ``read`` gives, from ``cache_dir`` if it was read before and nothing has changed.
 
-    A file has changed when its path, size or time of change has; the table of its old state is
-    then deleted.  A hub data set is kept until its entry is deleted (or ``hub_revision`` is set
-    to another); a query has no stamp to compare, so a database is read every time.  The folder
-    (0700) and the files (0600) are for the user alone.
+    The source's stamp says whether something has changed; the table of the old state is then
+    deleted.  A source without a stamp is read every time.  The folder (0700) and the files (0600)
+    are for the user alone.
+
+    Args:
+        config: Where the rows are.
+        cache_dir: Folder of the cache.
+        test: The test set to read instead, as ``Source.own_test_set`` returns it.
+        discover: Whether the label names are taken from the data where the config has none.
+
+    Raises:
+        UserError: Names what is wrong with the rows or with the folder.
     """
     check_data(config)
-    if config.source == "demo":
-        config = demo_config(config)
+    source = source_of(config)
+    config = source.settle(config)
     try:
         private_directory(cache_dir)
     except OSError as error:
         raise UserError(f"the cache folder {cache_dir} cannot be used: {error.strerror}") from None
-    if config.source == "sql":
-        return read(config, path, discover=discover)
-    name, stamp = _name(config, path, discover), _stamp(config, path)
-    file = cache_dir / f"{name}-{stamp}.arrow"
+    stamp = source.stamp(config, test)
+    if stamp is None:
+        return read(config, test, discover=discover)
+    name = _name(config, test, discover)
+    file = cache_dir / f"{name}-{sha256_text(stamp)[:16]}.arrow"
     if not file.is_file():
-        table = read(config, path, discover=discover, hub_dir=cache_dir / "hub")
+        table = read(config, test, discover=discover, downloads=cache_dir / "hub")
         _write(table, file)
         for old in cache_dir.glob(f"{name}-*.arrow"):
             if old != file:
@@ -70,19 +83,10 @@ def cached_table(
     return _load(file)
 
 
-def _name(config: DataConfig, path: str | None, discover: bool) -> str:
+def _name(config: DataConfig, test: str | None, discover: bool) -> str:
     settings = asdict(config)
-    asked = [VERSION, path, discover, *(settings[key] for key in READ_FIELDS)]
+    asked = [VERSION, test, discover, *(settings[key] for key in READ_FIELDS)]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
-
-
-def _stamp(config: DataConfig, path: str | None) -> str:
-    stamps: list[tuple[str, int, int]] = []
-    if config.source in FILE_SOURCES:
-        for file in config_files(config, path):
-            status = file.stat()
-            stamps.append((str(file.resolve()), status.st_size, status.st_mtime_ns))
-    return hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
 
 
 def _write(table: Table, file: Path) -> None:
@@ -90,6 +94,7 @@ def _write(table: Table, file: Path) -> None:
         "text": table.texts.arrow,
         "label": pa.array(table.labels),
         "key": pa.array(table.keys),
+        **({} if table.twin_keys is None else {"twin_key": pa.array(table.twin_keys)}),
         "file": pa.array(table.file_ids),
         "row": pa.array(table.rows),
     }
@@ -101,7 +106,11 @@ def _write(table: Table, file: Path) -> None:
         columns["targets"] = pa.FixedSizeListArray.from_arrays(table.targets.ravel(), width)
     if table.tags is not None:
         columns["tags"] = pa.LargeListArray.from_arrays(table.tags.offsets, table.tags.codes)
-    about = {"files": json.dumps(table.files), "labels": json.dumps(table.label_names)}
+    about = {
+        "files": json.dumps(table.files),
+        "labels": json.dumps(table.label_names),
+        "coding": json.dumps(table.coding),
+    }
     batch = pa.record_batch(columns).replace_schema_metadata(about)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, batch.schema) as writer:
@@ -128,6 +137,8 @@ def _load(file: Path) -> Table:
         files=tuple(json.loads(about[b"files"])),
         file_ids=batch.column("file").to_numpy(),
         rows=batch.column("row").to_numpy(),
+        twin_keys=batch.column("twin_key").to_numpy() if "twin_key" in batch.schema.names else None,
+        coding=json.loads(about[b"coding"]),
         tags=_tags(batch.column("tags")) if "tags" in batch.schema.names else None,
         targets=_targets(batch.column("targets")) if "targets" in batch.schema.names else None,
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from common.data.records import BATCH_ROWS, Batch, require_columns
+from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.schema import DataConfig
 from common.errors import UserError
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from common.errors import UserError
 from common.limits import number
-from common.tags import SCHEMES
 
-SOURCES = ("demo", "csv", "parquet", "json", "sql", "hub", "conll")
-FILE_SOURCES = ("csv", "parquet", "json", "conll")
-# The only column that CoNLL files have beside words and tags: the name of the file.
-FILE_COLUMN = "file"
 # What the label column may hold.
 TARGETS = ("label", "labels", "number", "none")
 NAMED = ("label", "labels", "tags")
@@ -43,8 +37,8 @@ class Columns:
 class DataConfig:
     """Where labelled text comes from and how it is divided.
 
-    ``labels`` names the classes in order.  A value in the label column is matched as a string;
-    where no name is a whole number, a whole number 0…K-1 in the file is the place of its name.
+    ``labels`` names the classes in order.  A value in the label column is one of them in
+    the normal form (``common.data.normal``), or one of ``label_codes``.
     ``validation_fraction`` is of a partner's rows, ``test_fraction`` or ``test_rows`` (per value
     of the group column ``test_by``) of all rows, in simulation, where no test set is given.
     ``where`` leaves out all rows whose group columns have other values, before anything else.
@@ -55,6 +49,8 @@ class DataConfig:
     test_path: str | None = None
     encoding: str = "utf-8"
     delimiter: str = ","
+    # Whether fields can be in quotes; false reads quotes as any other character.
+    quoted: bool = True
     sql_url_env: str = "FEDACCORD_SQL_URL"
     sql_query: str | None = None
     sql_test_query: str | None = None
@@ -64,6 +60,10 @@ class DataConfig:
     hub_test_split: str | None = None
     columns: Columns = field(default_factory=Columns)
     labels: list[str] = field(default_factory=list)
+    # The name of every code, where the file has codes: {"0": negative, "1": positive}.
+    label_codes: dict[str, str] = field(default_factory=dict)
+    # Whether upper and lower case are the same in labels and groups.
+    fold_case: bool = False
     where: dict[str, str] = field(default_factory=dict)
     validation_fraction: float = 0.1
     # Decides which rows validate; null: `run.seed`.  A deployed partner's file has its own.
@@ -81,6 +81,8 @@ class DataConfig:
     # no such column).
     target: str = "label"
     label_delimiter: str = ";"
+    # The decimal sign of numbers that are text, "." or ","; None takes a point where it is clear.
+    decimal: str | None = None
     bounds: list[float] = field(default_factory=list)
     # Replace names, dates, numbers, addresses and identifiers before a text is used.  The names of
     # persons, places and organisations are found by a model (a folder or hub id); "none" leaves
@@ -129,94 +131,6 @@ class PartitionConfig:
 def target_of(config: DataConfig) -> str:
     """What a row's target is: tags, or as ``config.target`` says."""
     return config.target if config.scheme is None else "tags"
-
-
-def check_data(config: DataConfig) -> None:
-    """Raise UserError for a combination of settings that cannot work."""
-    if config.source not in SOURCES:
-        raise UserError(f"data.source must be one of {', '.join(SOURCES)}")
-    _check_tags(config)
-    _check_target(config)
-    if config.deidentify and config.scheme is not None:
-        raise UserError("data.deidentify: not with tagged words, whose tags would lose their place")
-    if config.deidentify and not config.names_model:
-        raise UserError(
-            "data.names_model: name a model that tags persons (a folder or hub id), or none to "
-            "leave names as they are"
-        )
-    if config.names_model and not config.deidentify:
-        raise UserError("data.names_model: goes with data.deidentify=true")
-    if len(config.delimiter) != 1:
-        raise UserError("data.delimiter must be one character")
-    for key in ("validation_fraction", "test_fraction"):
-        if not 0.0 <= getattr(config, key) < 1.0:
-            raise UserError(f"data.{key} must be at least 0 and less than 1")
-    if config.test_rows is not None and config.test_rows < 1:
-        raise UserError("data.test_rows must be at least 1 (or null)")
-    if config.test_by is not None and config.test_rows is None:
-        raise UserError("data.test_by is used with data.test_rows only: set data.test_rows")
-    columns = config.columns
-    if config.test_where and (config.test_rows is not None or config.test_path is not None):
-        raise UserError(
-            "data.test_where: set it, or data.test_rows, or data.test_path: one of them"
-        )
-    for key, where in (("where", config.where), ("test_where", config.test_where)):
-        if unknown := sorted(set(where) - set(columns.groups)):
-            raise UserError(f"data.{key}: '{unknown[0]}' is not one of data.columns.groups")
-    if columns.text == columns.label:
-        raise UserError("data.columns: text and label are the same column")
-    if {columns.text, columns.label} & set(columns.groups):
-        raise UserError("data.columns.groups: the text or label column cannot be a group")
-    if len(set(config.labels)) != len(config.labels):
-        raise UserError("data.labels has the same name twice")
-    if len(config.labels) == 1 and target_of(config) == "label":
-        raise UserError("data.labels must have at least two names")
-
-
-def _check_target(config: DataConfig) -> None:
-    if config.target not in TARGETS:
-        raise UserError(f"data.target must be one of {', '.join(TARGETS)}")
-    if config.scheme is not None and config.target != "label":
-        raise UserError("data.target: leave it at label where data.scheme is set")
-    if (config.target == "none") != (not config.columns.label):
-        raise UserError("data.columns.label: empty with data.target=none, and a column without")
-    if config.source == "demo" and config.target not in ("label", "none"):
-        raise UserError(f"data.target={config.target}: the demo's reviews have one label each")
-    if config.target == "labels" and len(config.label_delimiter) != 1:
-        raise UserError("data.label_delimiter must be one character")
-    if any(config.label_delimiter in name for name in config.labels if config.target == "labels"):
-        raise UserError("data.labels: a name holds data.label_delimiter; choose another delimiter")
-    if config.target == "number":
-        low, high = config.bounds if len(config.bounds) == 2 else (math.nan, math.nan)
-        if not (math.isfinite(high - low) and low < high):
-            raise UserError(
-                "data.bounds: give the least and the largest number that can be, as in "
-                "data.bounds=[0,10]; they are public"
-            )
-    elif config.bounds:
-        raise UserError("data.bounds: goes with data.target=number (task=regression)")
-
-
-def _check_tags(config: DataConfig) -> None:
-    """What holds for tagged words alone."""
-    if config.scheme is not None and config.scheme not in SCHEMES:
-        raise UserError(f"data.scheme must be one of {', '.join(SCHEMES)} (or null)")
-    if config.unit not in ("sentence", "document"):
-        raise UserError("data.unit must be sentence or document")
-    if config.scheme is not None and config.source not in ("conll", "json", "parquet", "hub"):
-        raise UserError(
-            f"data.source={config.source} has no tagged words: use conll, json, parquet"
-        )
-    if config.unit == "document" and config.source != "conll":
-        raise UserError(
-            "data.unit=document needs data.source=conll: a row of a table is one record"
-        )
-    if config.source != "conll":
-        return
-    if config.scheme is None:
-        raise UserError("data.source=conll has a tag for each word: set task=ner")
-    if config.columns.split or set(config.columns.groups) - {FILE_COLUMN}:
-        raise UserError(f"data.columns: CoNLL files have no column but '{FILE_COLUMN}', their name")
 
 
 def check_partition(config: PartitionConfig) -> None:

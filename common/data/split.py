@@ -19,7 +19,7 @@ from common.data.table import TEST, TRAIN, VALIDATION, Table
 from common.errors import UserError
 
 # Of the rule that draws sides: a change of it makes another division (see client/division.py).
-SPLIT_VERSION = 1
+SPLIT_VERSION = 2
 HELD_OUT_SEED = 0x7E57  # fixed, so that results of runs with different seeds are comparable
 
 
@@ -52,7 +52,7 @@ def split_partner(table: Table, validation_fraction: float, seed: int) -> Split:
             train=np.flatnonzero(table.split == TRAIN),
             validation=np.flatnonzero(table.split == VALIDATION),
         )
-    chosen = uniforms(table.keys, seed) < validation_fraction
+    chosen = uniforms(table.side_keys, seed) < validation_fraction
     return Split(train=np.flatnonzero(~chosen), validation=np.flatnonzero(chosen))
 
 
@@ -67,7 +67,7 @@ def hold_out(table: Table, config: DataConfig) -> tuple[NDArray[np.int64], NDArr
     if table.split is not None and bool(np.any(table.split == TEST)):
         is_test = table.split == TEST
         return np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    chance = uniforms(table.keys, HELD_OUT_SEED)
+    chance = uniforms(table.side_keys, HELD_OUT_SEED)
     if config.test_where:
         is_test = rows_where(table, config.test_where)
         if not is_test.any():
@@ -76,7 +76,7 @@ def hold_out(table: Table, config: DataConfig) -> tuple[NDArray[np.int64], NDArr
         is_test = chance < config.test_fraction
     else:
         is_test = _first(chance, config.test_rows, _strata(table, config.test_by))
-    shared = np.isin(table.keys, table.keys[is_test])
+    shared = np.isin(table.side_keys, table.side_keys[is_test])
     return np.flatnonzero(~shared), np.flatnonzero(is_test)
 
 

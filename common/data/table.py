@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from common.data.normal import normal_form
+
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 Indices = NDArray[np.int64] | NDArray[np.bool_] | Sequence[int]
 
@@ -95,6 +97,9 @@ class Table:
     targets: float32 [n, k] where a row's target is not one label: 1 for each of K labels that it
     has, or one number brought from its bounds to [-1, 1].  Its label is then (for partitions by
     label alone) 1 + its first label's number, 0 without any, or the tenth of the bounds.
+    twin_keys: uint64 digest that texts share which differ in case or white space alone; None where
+    equal texts alone count as copies.
+    coding: how the labels were written, "names" or "codes"; None where there are none.
     replaced: how often what was replaced in the texts of the whole table, by kind, where they were
     de-identified.
     files, file_ids, rows: where each row came from; rows are data rows from 1 (no header).
@@ -112,9 +117,16 @@ class Table:
     tags: Tags | None = None
     targets: NDArray[np.float32] | None = None
     replaced: dict[str, int] | None = None
+    twin_keys: NDArray[np.uint64] | None = None
+    coding: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def side_keys(self) -> NDArray[np.uint64]:
+        """The keys by which sides of a split are drawn: copies share one."""
+        return self.keys if self.twin_keys is None else self.twin_keys
 
     def place(self, index: int) -> str:
         """Where record ``index`` came from, for messages: file and row, never a value."""
@@ -137,6 +149,8 @@ class Table:
             tags=None if self.tags is None else self.tags.select(chosen),
             targets=None if self.targets is None else self.targets[chosen],
             replaced=self.replaced,
+            twin_keys=None if self.twin_keys is None else self.twin_keys[chosen],
+            coding=self.coding,
         )
 
     def fingerprint(self) -> str:
@@ -153,3 +167,8 @@ class Table:
 def text_key(text: str) -> bytes:
     """Eight bytes that equal texts share."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def twin_key(text: str) -> bytes:
+    """Eight bytes that texts share which differ in case, white space or Unicode form alone."""
+    return text_key(normal_form(text, fold_case=True))

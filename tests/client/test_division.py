@@ -15,7 +15,7 @@ from client.ledger import Ledger, Spend
 from common.config import Config
 from common.data.load import training_table
 from common.data.schema import Columns, DataConfig
-from common.data.split import split_partner
+from common.data.split import SPLIT_VERSION, split_partner
 
 NAMES = sorted(
     {f.name for f in fields(DataConfig)} - {"columns"}
@@ -71,7 +71,7 @@ def test_the_seed_and_the_rule_of_drawing_make_another_division(
     other.run.seed = 1
     assert part(other, TRAIN) != here
     assert part(Config(), VALIDATION).partition("/")[0] == here.partition("/")[0]
-    monkeypatch.setattr(client.division, "SPLIT_VERSION", 2)
+    monkeypatch.setattr(client.division, "SPLIT_VERSION", SPLIT_VERSION + 1)
     assert part(Config(), TRAIN) != here
 
 

@@ -19,8 +19,8 @@ from client.metrics import release
 from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig, TrainConfig, validate
 from common.data.cache import cached_table
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.device import Device
 from common.errors import UserError
 from common.evaluation import evaluate

@@ -18,6 +18,7 @@ from fairlearn.metrics import (
 from scipy.stats import binomtest, entropy
 from sklearn.metrics import accuracy_score, confusion_matrix
 
+from common.groups import group_key
 from results import fairness
 from results.fairness import Share, newcombe, spread, wilson
 
@@ -187,4 +188,16 @@ def test_columns_are_kept_apart() -> None:
     assert {column: sorted(values) for column, values in found.items()} == {
         "a": ["1", "x=y"],
         "b": [""],
+    }
+
+
+def test_a_column_with_an_equals_sign_keeps_its_groups() -> None:
+    table = np.eye(2)
+    keys = [group_key("a=b", "x"), group_key("a", "b=x"), group_key("50%3D", "=")]
+    assert len(set(keys)) == 3
+    found = fairness.by_column(dict.fromkeys(keys, table))
+    assert {column: list(values) for column, values in found.items()} == {
+        "a=b": ["x"],
+        "a": ["b=x"],
+        "50%3D": ["="],
     }

@@ -7,17 +7,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.data.records import Batch, build_table
-from common.data.schema import Block, Columns, PartitionConfig
+from common.data.batch import Batch
+from common.data.records import build_table
+from common.data.schema import Block, Columns, DataConfig, PartitionConfig
 from common.errors import UserError
 from simulation.partition import partition
-from simulation.shares import kept_partition
+from simulation.partition_cache import kept_partition
 
 
 def make_table(labels, **groups):
     columns = {"text": [f"t{i}" for i in range(len(labels))], "label": list(labels), **groups}
     names = sorted({str(label) for label in labels})
-    return build_table([Batch("test", 1, columns)], Columns(groups=list(groups)), names)
+    return build_table(
+        [Batch("test", 1, columns)],
+        DataConfig(columns=Columns(groups=list(groups)), labels=list(names)),
+    )
 
 
 def one(block, min_rows=1):
@@ -111,6 +115,12 @@ def test_natural_partners_have_the_names_of_the_column():
     reverse = make_table([0, 1] * 3, ward=values[::-1])
     again = partition(reverse, one(Block(kind="natural", by="ward")), 1)
     assert {share.name for share in again} == set(rows)
+
+
+def test_partners_that_differ_in_case_alone_are_not_two():
+    table = make_table([0, 1] * 2, ward=["North", "south", "NORTH", "South"])
+    with pytest.raises(UserError, match=r"test: row \d, column 'ward': .* set data\.fold_case"):
+        partition(table, one(Block(kind="natural", by="ward")), 0)
 
 
 def test_blocks_take_turns_and_do_not_disturb_each_other():

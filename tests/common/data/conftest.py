@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from common.data.records import Batch, build_table
-from common.data.schema import Columns
+from common.data.batch import Batch
+from common.data.records import build_table
+from common.data.schema import Columns, DataConfig
 
 
 @pytest.fixture
@@ -16,6 +17,6 @@ def make_table():
         if split is not None:
             columns["split"] = split
         found = sorted({str(label) for label in labels})
-        return build_table([Batch("test", 1, columns)], names, found)
+        return build_table([Batch("test", 1, columns)], DataConfig(columns=names, labels=found))
 
     return make

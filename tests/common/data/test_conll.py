@@ -12,8 +12,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from seqeval.metrics.sequence_labeling import get_entities
 
 from common.data.cache import cached_table
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.data.split import hold_out
 from common.data.table import WORD_BREAK
 from common.errors import UserError
@@ -77,7 +77,7 @@ def test_a_document_is_one_record_and_its_sentences_do_not_join(tmp_path: Path) 
         (b"a\tB-PER\nb\tI-LOC\n", r"row 1 \(line 2\), column 'label': an I- tag without"),
         (b"a\tx\tO\nb\tO\n", r"row 1 \(line 2\): 2 columns instead of 3"),
         (b"a\n", r"row 1 \(line 1\): 1 columns instead of a word and a tag"),
-        (b"a\tO\n\ncaf\xe9\tO\n", r"row 2 \(line 3\): bytes that are not in data.encoding"),
+        (b"a\tO\n\ncaf\xe9\tO\n", r"ward.conll: line 3: bytes that are not in data.encoding"),
         (b"a\tB-ORG\n", r"row 1 \(line 1\), column 'label': the entity type is not one of"),
         (b"a\tO\rb\tO\r", r"row 1 \(line 1\): a line break of CR alone: save it with LF or CRLF"),
         (b"a\tO\r\n\r\nb\tI-PER\r\n", r"row 2 \(line 3\), column 'label': an I- tag"),
@@ -137,7 +137,7 @@ def test_class_numbers_of_tags_become_their_names(tmp_path: Path, source: str) -
     Dataset.from_dict(rows, features=features).to_parquet(path)
     columns = Columns(text="tokens", label="ner_tags")
     place = path if source == "parquet" else path.parent
-    table = read(settings(place, source=source, columns=columns), hub_dir=tmp_path / "hub")
+    table = read(settings(place, source=source, columns=columns), downloads=tmp_path / "hub")
     assert table.tags is not None
     assert [tag_names(TYPES)[code] for code in table.tags.codes] == [names[i] for i in (1, 2, 0, 3)]
 

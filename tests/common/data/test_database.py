@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import create_engine, text
 
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.errors import UserError
 
 SECRET = "Geheimnis"
@@ -30,7 +30,7 @@ def database(tmp_path, monkeypatch):
             text("insert into notes values (:id, :note, :kind, :site)"),
             [
                 {"id": 1, "note": "one, two", "kind": "pos", "site": "a"},
-                {"id": 2, "note": "fünf", "kind": 0, "site": None},
+                {"id": 2, "note": "fünf", "kind": "neg", "site": None},
             ],
         )
     yield engine

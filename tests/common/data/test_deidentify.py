@@ -16,7 +16,7 @@ from common.config import Config, ModelConfig, TrainConfig
 from common.data import deidentify
 from common.data.load import training_table
 from common.data.records import Batch, build_table
-from common.data.schema import Columns, DataConfig
+from common.data.schema import DataConfig
 from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
@@ -48,7 +48,8 @@ def names(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tags = [["B-PER" if word in GOOD else "O" for word in row] for row in rows]
     words = [[str(word) for word in row] for row in rows]
     table = build_table(
-        [Batch("made", 1, {"text": words, "label": tags})], Columns(), ("PER",), scheme="bio"
+        [Batch("made", 1, {"text": words, "label": tags})],
+        DataConfig(labels=["PER"], scheme="bio"),
     )
     config = Config(task="ner")
     config.data.labels = ["PER"]

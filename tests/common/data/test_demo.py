@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from common.data import load
 from common.data.cache import cached_table
-from common.data.demo import demo_file
 from common.data.schema import DataConfig, PartitionConfig
+from common.data.sources.demo import demo_file
 from common.errors import UserError
 from simulation.partition import partition
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from common.data.normal import visible
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.errors import UserError
 
 SECRET = "Geheimnis"
@@ -77,7 +78,7 @@ def test_csv_in_other_encodings(write, encoding):
 
 
 def test_csv_with_other_names_and_delimiter(write):
-    path = write("n.csv", "id; befund ;klasse\n1;kein Befund, nichts;0\n2;NA;1\n")
+    path = write("n.csv", "id; befund ;klasse\n1;kein Befund, nichts;neg\n2;NA;pos\n")
     columns = Columns(text="befund", label="klasse")
     table = read(config_for(path, columns=columns, delimiter=";"))
     assert list(table.texts) == ["kein Befund, nichts", "NA"]
@@ -88,7 +89,9 @@ def test_csv_with_other_names_and_delimiter(write):
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
-        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip),
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(
+            lambda text: visible(text).strip()
+        ),
         min_size=1,
         max_size=5,
     )
@@ -110,9 +113,14 @@ def test_a_glob_reads_its_files_in_order_of_name(write, tmp_path):
     assert len(table) == 4
 
 
-def test_numbers_are_places_only_where_no_name_is_a_number(write):
+def test_a_number_is_never_the_place_of_a_name(write):
     path = write("n.csv", "text,label,site\nx,1,a\ny,0,a\n")
-    assert read(config_for(path)).labels.tolist() == [1, 0]
+    assert fails(config_for(path)) == (
+        f"{path}: row 1 (line 2), column 'label': the label is a number, but data.labels has "
+        "names: say what every code stands for in data.label_codes, as in +data.label_codes.0=pos"
+    )
+    codes = config_for(path, label_codes={"0": "pos", "1": "neg"})
+    assert read(codes).labels.tolist() == [0, 1]
     assert read(config_for(path, labels=["1", "0"])).labels.tolist() == [0, 1]
     assert "row 2 (line 3)" in fails(config_for(path, labels=["1", "2"]))
 
@@ -165,20 +173,24 @@ FAULTS = {
     "long row": (HEAD + f"{SECRET},neg,a,{SECRET}\n", "row 1 (line 2): 4 fields instead of 3"),
     "stray quote": (
         HEAD + OK + f'"{SECRET}" x,neg,a\n',
-        "row 2 (line 3): malformed CSV: ',' expected after '\"'",
+        "row 2 (line 3): malformed CSV: text after the closing quote of a field: set "
+        "data.quoted=false if quotes are part of the texts",
     ),
     "open quote": (
         HEAD + OK + f'"{SECRET},neg,a\nx,neg,a\n',
-        "row 2 (line 3): malformed CSV: unexpected end of data",
+        "row 2 (line 3): malformed CSV: a quote is never closed: set data.quoted=false if quotes "
+        "are part of the texts",
     ),
     "header only": (HEAD, None),
     "bad bytes": (
         HEAD.encode() + OK.encode() + SECRET.encode() + b"\xff,neg,a\n",
-        "row 2 (line 3), column 'text': bytes that are not in data.encoding",
+        "row 2 (line 3), column 'text': bytes that are not in data.encoding: try "
+        "data.encoding=cp1252 (Windows)",
     ),
     "bad bytes in a group": (
         HEAD.encode() + SECRET.encode() + b",neg,\xe4\n",
-        "row 1 (line 2), column 'site': bytes that are not in data.encoding",
+        "row 1 (line 2), column 'site': bytes that are not in data.encoding: try "
+        "data.encoding=cp1252 (Windows)",
     ),
 }
 
@@ -224,14 +236,14 @@ def test_files_that_are_not_there(tmp_path, write):
     assert fails(config_for(empty)) == f"{empty} is empty"
     blank = write("blank.csv", "\n\n")
     assert fails(config_for(blank)) == f"{blank} is empty"
-    nothing = tmp_path / "*.tsv"
+    nothing = tmp_path / "*.txt"
     assert fails(config_for(nothing)) == f"no file matches data.path: {nothing}"
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "README.md").write_text("not data")
     assert fails(config_for(folder)) == (
-        f"{folder} is a folder without files called .csv: set data.path to a file or a glob such "
-        f"as {folder}/*"
+        f"{folder} is a folder without files called .csv, .tsv: set data.path to a file or a glob "
+        f"such as {folder}/*"
     )
     assert fails(replace(CONFIG, path=None)).startswith("data.path is not set")
     assert fails(config_for(empty, encoding="utf-5")) == f"{empty} is empty"
@@ -252,7 +264,7 @@ JSON = replace(CONFIG, source="json")
 
 def test_json_lines(write):
     records = [
-        {"text": "one\ntwo", "label": 1, "site": "a", "more": [1]},
+        {"text": "one\ntwo", "label": "pos", "site": "a", "more": [1]},
         {"text": "fünf", "label": "neg"},
     ]
     lines = "\n\n".join(json.dumps(record) for record in records)
@@ -264,19 +276,25 @@ def test_json_lines(write):
     assert table.place(1) == f"{path}: row 2"
 
 
-GOOD_LINE = '{"text": "x", "label": 0, "site": "a"}\n'
+GOOD_LINE = '{"text": "x", "label": "neg", "site": "a"}\n'
 JSON_FAULTS = {
     "broken": (f'{{"text": "{SECRET}"\n', "row 2 (line 3): broken JSON"),
     "a list": (f'["{SECRET}"]\n', "row 2 (line 3): not a JSON object"),
-    "null text": ('{"text": null, "label": 0}\n', "row 2 (line 3), column 'text': the text is mis"),
-    "number for text": ('{"text": 5, "label": 0}\n', "column 'text': the value is not text"),
-    "blank text": ('{"text": " ", "label": 0}\n', "column 'text': the text is empty"),
-    "half a pair": ('{"text": "\\ud800", "label": 0}\n', "column 'text': bytes that are not in"),
+    "null text": (
+        '{"text": null, "label": "neg"}\n',
+        "row 2 (line 3), column 'text': the text is mis",
+    ),
+    "number for text": ('{"text": 5, "label": "neg"}\n', "column 'text': the value is not text"),
+    "blank text": ('{"text": " ", "label": "neg"}\n', "column 'text': the text is empty"),
+    "half a pair": (
+        '{"text": "\\ud800", "label": "neg"}\n',
+        "column 'text': half of a surrogate pair",
+    ),
     "no label": (f'{{"text": "{SECRET}"}}\n', "row 2 (line 3), column 'label': the label is mis"),
     "label NaN": ('{"text": "x", "label": NaN}\n', "column 'label': the label is missing"),
     "label list": (
         f'{{"text": "x", "label": ["{SECRET}"]}}\n',
-        "row 2 (line 3), column 'label': the value is neither a string nor a number",
+        "row 2 (line 3), column 'label': the value is a list: write one value, or set",
     ),
     "unknown label": (f'{{"text": "x", "label": "{SECRET}"}}\n', "the label is not one of the 2"),
 }
@@ -296,9 +314,9 @@ def test_json_bytes_and_columns(write):
         f"{path}: row 2 (line 2): bytes that are not in data.encoding, at byte "
         f"{len(GOOD_LINE) + 10}"
     )
-    path.write_text(f'{{"note": "{SECRET}", "label": 0}}\n')
+    path.write_text(f'{{"note": "{SECRET}", "label": "neg"}}\n')
     assert "no column 'text' (columns: note, label)" in fails(replace(JSON, path=str(path)))
-    path.write_text('{"text": "x", "label": 0}\n')
+    path.write_text('{"text": "x", "label": "neg"}\n')
     assert "no column 'site' (columns: text, label)" in fails(replace(JSON, path=str(path)))
     path.write_text("\n\n")
     assert fails(replace(JSON, path=str(path))) == f"{path} has no data rows"
@@ -320,7 +338,8 @@ def test_parquet(tmp_path):
         label=[1.0, 0.0],
         more=[[1], [2]],
     )
-    table = read(config)
+    assert "row 1, column 'label': the label is a number" in fails(config)
+    table = read(replace(config, label_codes={"0": "neg", "1": "pos"}))
     assert list(table.texts) == ["one", "zwei ü"]
     assert table.labels.tolist() == [1, 0]
     assert table.groups["site"].tolist() == ["a", ""]
@@ -336,10 +355,23 @@ def test_parquet_with_class_names_of_datasets(tmp_path):
     data = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features)
     data.to_parquet(path)
     config = replace(PARQUET, path=str(path), columns=Columns())
-    # The file's own names decide where they are the labels; else its numbers are places.
+    # The file's own names decide where they are the labels; else the numbers are codes.
     assert read(config).labels.tolist() == [1, 0]
-    assert read(replace(config, labels=["good", "bad"])).labels.tolist() == [0, 1]
+    other = replace(config, labels=["good", "bad"])
+    assert "column 'label': the label is a number, but" in fails(other)
+    for codes in ({"0": "good", "1": "bad"}, {"pos": "good", "neg": "bad"}):
+        assert read(replace(other, label_codes=codes)).labels.tolist() == [0, 1]
     assert read(replace(config, labels=[]), discover=True).label_names == ("neg", "pos")
+
+
+def test_folders_of_parquet_files_can_name_a_column(tmp_path):
+    for site in ("north", "s%C3%BCd"):
+        (tmp_path / f"site={site}").mkdir()
+        pq.write_table(
+            pa.table({"text": ["x"], "label": ["neg"]}), tmp_path / f"site={site}" / "0.parquet"
+        )
+    table = read(replace(PARQUET, path=f"{tmp_path}/**/*.parquet"))
+    assert table.groups["site"].tolist() == ["north", "süd"]
 
 
 def test_parquet_faults(tmp_path):

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
+from common.data.check import check_data
 from common.data.schema import (
     Block,
     Columns,
     DataConfig,
     PartitionConfig,
-    check_data,
     check_partition,
 )
+from common.data.sources import SOURCES
 from common.errors import UserError
 
 
@@ -31,7 +32,7 @@ def test_columns_are_read_once():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "excel"}, "data.source must be one of demo, csv, parquet, json, sql, hub"),
+        ({"source": "excel"}, f"data.source must be one of {', '.join(SOURCES)}"),
         ({"delimiter": ";;"}, "data.delimiter must be one character"),
         ({"validation_fraction": 1.0}, "data.validation_fraction must be at least 0 and less"),
         ({"test_fraction": -0.1}, "data.test_fraction must be at least 0 and less than 1"),

@@ -12,8 +12,9 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, pipeline
 
 from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig, TrainConfig, validate
-from common.data.records import Batch, build_table
-from common.data.schema import Columns
+from common.data.batch import Batch
+from common.data.records import build_table
+from common.data.schema import Columns, DataConfig
 from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
@@ -49,7 +50,7 @@ def model_of(base: Path, **settings: object) -> ModelConfig:
 
 def table_of(texts: list[str]) -> Table:
     batch = Batch("made", 1, {"text": texts})
-    return build_table([batch], Columns(label=""), (), target="none")
+    return build_table([batch], DataConfig(columns=Columns(label=""), target="none"))
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from transformers import pipeline
 
 from client.training import LocalTraining, Privacy, train
 from common.config import Config, ModelConfig, TrainConfig
-from common.data.records import Batch, build_table
-from common.data.schema import Columns
+from common.data.batch import Batch
+from common.data.records import build_table
+from common.data.schema import DataConfig
 from common.data.table import Table
 from common.device import Device
 from common.entities import entity_counts, f1, report_text, scores
@@ -56,7 +57,7 @@ def tagged(rows: int, longest: int = 30, seed: int = 0) -> Table:
         words.append(row)
         tags.append(of)
     batch = Batch("made", 1, {"text": words, "label": tags})
-    return build_table([batch], Columns(), TYPES, scheme="bio")
+    return build_table([batch], DataConfig(labels=list(TYPES), scheme="bio"))
 
 
 def prepared(

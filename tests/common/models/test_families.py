@@ -35,8 +35,9 @@ from transformers import (
 
 from client.training import LocalTraining, Privacy, train
 from common.config import Config, LoraConfig, ModelConfig, TrainConfig, validate
-from common.data.records import Batch, build_table
-from common.data.schema import Columns
+from common.data.batch import Batch
+from common.data.records import build_table
+from common.data.schema import DataConfig
 from common.data.table import Table
 from common.device import Device
 from common.errors import UserError
@@ -156,11 +157,13 @@ def rows_of(head: str, reviews: tuple[list[str], list[int]]) -> Table:
     texts, labels = reviews[0][:24], reviews[1][:24]
     if head != "token":
         names = [LABELS[label] for label in labels]
-        return build_table([Batch("made", 1, {"text": texts, "label": names})], Columns(), LABELS)
+        return build_table(
+            [Batch("made", 1, {"text": texts, "label": names})], DataConfig(labels=list(LABELS))
+        )
     words = [text.split() for text in texts]
     tags = [["B-X" if word in GOOD + BAD else "O" for word in row] for row in words]
     batch = Batch("made", 1, {"text": words, "label": tags})
-    return build_table([batch], Columns(), ("X",), scheme="bio")
+    return build_table([batch], DataConfig(labels=["X"], scheme="bio"))
 
 
 @pytest.mark.parametrize("head", ["mean", "cls", "token"])
@@ -273,7 +276,7 @@ def test_roberta_tags_words_of_bytes_up_to_its_last_position(
     words = ["good", "café", "film", "\U0001f600", "(cold)", "was"]
     tags = ["O", "B-X", "I-X", "O", "B-X", "O"]
     batch = Batch("made", 1, {"text": [words, ["film"]], "label": [tags, ["B-X"]]})
-    table = build_table([batch], Columns(), ("X",), scheme="bio")
+    table = build_table([batch], DataConfig(labels=["X"], scheme="bio"))
     config = choices(byte_roberta, head="token", max_length=16, stride=4)
     net = build(config, tag_names(("X",)), 0)
     rows = prepare_words(table, net, replace(config, prefix_cache=False), FP32, tmp_path)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from common.config import Config, malicious
+from common.data.reader import read
 from common.data.schema import Columns, DataConfig
-from common.data.sources import read
 from common.data.table import Table
 from common.errors import UserError
 from simulation.attacks.backdoor import Backdoor

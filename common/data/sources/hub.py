@@ -2,14 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from common.data.files import arrow_batch, class_names
-from common.data.records import BATCH_ROWS, Batch, require_columns
+from common.data.batch import BATCH_ROWS, Batch, require_columns
 from common.data.schema import DataConfig
+from common.data.sources.arrow import arrow_batch, class_names
+from common.data.sources.base import Source
+from common.data.sources.files import contents
 from common.errors import UserError
+
+
+class Hub(Source):
+    """A data set of the hub, or a local folder in its layout."""
+
+    name = "hub"
+    tagged = True
+
+    def read(self, config: DataConfig, test: str | None, downloads: Path | None) -> Iterator[Batch]:
+        """The rows of the split ``test``, else of ``data.hub_split``."""
+        # ``datasets`` takes a local file of equal size and time for the one that it knows.
+        fetched = downloads is not None and not _is_folder(config)
+        keep = contextlib.nullcontext(downloads) if fetched else tempfile.TemporaryDirectory()
+        with keep as folder:
+            yield from read_hub(config, test or config.hub_split, Path(str(folder)))
+
+    def stamp(self, config: DataConfig, test: str | None) -> str | None:
+        """The content of a local folder.
+
+        A data set of the hub has the same stamp always: it is kept until its revision is set to
+        another.
+        """
+        if not _is_folder(config):
+            return ""
+        folder = Path(str(config.path)).expanduser()
+        return contents(sorted(path for path in folder.rglob("*") if path.is_file()))
+
+    def local_paths(self, config: DataConfig) -> tuple[str, ...]:
+        """The path, where it is a local folder."""
+        return ("path",) if _is_folder(config) else ()
+
+    def own_test_set(self, config: DataConfig) -> str | None:
+        """The split of the test rows."""
+        return config.hub_test_split
+
+
+def _is_folder(config: DataConfig) -> bool:
+    return bool(config.path) and Path(str(config.path)).expanduser().is_dir()
 
 
 def read_hub(config: DataConfig, split: str, cache_dir: Path) -> Iterator[Batch]:
