@@ -104,7 +104,7 @@ def to_bio(tags: Sequence[str], scheme: str, kind: str = "") -> list[tuple[str, 
 
 def _ended_to_bio(tags: Sequence[str], scheme: str, kind: str) -> list[tuple[str, str]]:
     """BIO from a scheme that marks the last word of an entity, and entities of one word."""
-    last, single = ENDED[scheme]
+    last, single = tuple(ENDED[scheme])
     found: list[tuple[str, str]] = []
     open_type = ""
     for position, tag in enumerate(tags):

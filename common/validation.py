@@ -42,7 +42,8 @@ def _check_target(config: Config) -> None:
     task, data = TASKS[config.task], config.data
     if (task.target == "tags") != (data.scheme is not None):
         raise UserError(
-            f"data.scheme: must be one of {', '.join(SCHEMES)} with task=ner, and null with other tasks"
+            f"data.scheme: must be one of {', '.join(SCHEMES)} with task=ner, and null with other "
+            "tasks"
         )
     if target_of(data) != task.target:
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from common.config import Config, config_hash, validate
 from common.config_file import NAME, read_config, write_config
@@ -29,7 +30,8 @@ def settle(config: Config, directory: Path) -> Config:
     data, model = config.data, config.model
     for key in source_of(data).local_paths(data):
         if value := getattr(data, key):
-            data = replace(data, **{key: _absolute(value)})
+            changed: dict[str, Any] = {key: _absolute(value)}
+            data = replace(data, **changed)
     if os.path.isdir(_absolute(model.base)):
         model = replace(model, base=_absolute(model.base))
     return replace(config, run=run, data=data, model=model)

@@ -12,14 +12,7 @@ from typing import Any
 
 import pytest
 
-from client.ledger import (
-    Ledger,
-    LedgerError,
-    chain,
-    read,
-    storage,
-    verify,
-)
+from client.ledger import Ledger, LedgerError, chain, read, storage, verify
 from common.files import canonical_json, sha256_text
 from scripts import ledger as command
 from tests.client.test_ledger import filled, reserve

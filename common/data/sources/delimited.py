@@ -104,7 +104,7 @@ class _Lines(Iterator[str]):
         return line
 
 
-def _reader(path: Path, config: DataConfig, lines: _Lines) -> Any:
+def _reader(path: Path, config: DataConfig, lines: Iterator[str]) -> Any:
     """The records of a file, after a line that names the delimiter."""
     delimiter = "\t" if config.delimiter in TABS else config.delimiter
     if delimiter == "," and has_suffix(path, (".tsv",)):
@@ -115,11 +115,11 @@ def _reader(path: Path, config: DataConfig, lines: _Lines) -> Any:
         delimiter = named[-1]
     elif first:
         lines = _after(first, lines)
-    quoting = csv.QUOTE_MINIMAL if config.quoted else csv.QUOTE_NONE
+    quoting: Any = csv.QUOTE_MINIMAL if config.quoted else csv.QUOTE_NONE
     return csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
 
 
-def _after(first: str, lines: _Lines) -> Iterator[str]:
+def _after(first: str, lines: Iterator[str]) -> Iterator[str]:
     yield first
     yield from lines
 

@@ -180,7 +180,7 @@ def open_text(path: Path, encoding: str, errors: str = "strict") -> Iterator[Tex
     """The text of a file, whose line ends are kept as they are."""
     with (
         open_bytes(path) as file,
-        io.TextIOWrapper(cast("IO[bytes]", file), encoding, errors, newline="") as text,
+        io.TextIOWrapper(file, encoding, errors, newline="") as text,
     ):
         yield text
 
