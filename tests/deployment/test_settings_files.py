@@ -25,7 +25,7 @@ server:
 partners: [north, south]
 """
 COORDINATOR = templates.COORDINATOR_FILE.format(port=9443, control_port=9444)
-PARTNER = templates.PARTNER_FILE.format(name="north", server="fed.example.org:9443")
+PARTNER = templates.PARTNER_FILE.format(name="north", server="fed.example.org:9443", sources="csv")
 FILES: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "federation": (FEDERATION, load_federation),
     "coordinator": (COORDINATOR, load_coordinator),
@@ -142,7 +142,7 @@ def test_a_kit_is_read_for_every_name_that_a_federation_may_have(tmp_path: Path,
     federation.write_text(yaml.safe_dump({**yaml.safe_load(FEDERATION), "partners": [name]}))
     assert load_federation(federation).partners == [name]
     path = tmp_path / "partner.yaml"
-    path.write_text(templates.PARTNER_FILE.format(name=name, server="10:9443"))
+    path.write_text(templates.PARTNER_FILE.format(name=name, server="10:9443", sources="csv"))
     own = load_partner_file(path)
     assert (own.name, own.server) == (name, "10:9443")
 
