@@ -9,9 +9,9 @@ trap 'rm -rf "$work"' EXIT
 
 # From a copy: setuptools leaves build/ in the folder that it builds, and packages what is in it.
 mkdir "$work/source" "$work/empty"
-git ls-files -z --cached --others --exclude-standard | while IFS= read -r -d '' file; do
-  [ ! -e "$file" ] || printf '%s\0' "$file"
-done | tar --null -T - -cf - | tar -xf - -C "$work/source"
+tar --exclude-vcs --exclude=./.venv --exclude=./build --exclude=./dist --exclude=./outputs \
+  --exclude=./multirun --exclude='__pycache__' --exclude='*.egg-info' -cf - . |
+  tar -xf - -C "$work/source"
 python -m pip wheel -q --no-deps --no-build-isolation -w "$work/dist" "$work/source"
 
 # The dependencies come from the environment that this runs in; its editable install of fedaccord does
