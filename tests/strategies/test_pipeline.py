@@ -46,6 +46,8 @@ def composed(root: Path, *overrides: str) -> dict[str, Any]:
         config = compose("config", overrides=list(overrides))
     tree = OmegaConf.to_container(config, resolve=True)
     assert isinstance(tree, dict)
+    # The stages have read it; the command removes it likewise (scripts/compose.py).
+    tree["strategy"].pop("f", None)
     return tree
 
 
