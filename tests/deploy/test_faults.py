@@ -252,7 +252,7 @@ def test_an_attack_and_a_bundle_with_code_are_not_run(
         *job(tiny_bert, test_rows), "attack=sign_flip", "run.partners=2", f"run.dir={tmp_path}/a"
     )
     assert attack.returncode == 2
-    assert "attack: only a simulation" in attack.stderr
+    assert "attack: is possible in simulations only" in attack.stderr
     with connect(federation.control_port, federation.coordinator.parent / "ca.pem") as control:
         for content, words in (
             (with_file("client/app.py"), "files besides"),
@@ -300,10 +300,10 @@ def test_another_authority_is_refused(federation: Federation, story: Story, tmp_
     (federation.root / "partner-2" / "ca.pem").write_bytes(stranger.read_bytes())
     check = federation.command("partner", "check", str(federation.partner("partner-2")))
     assert check.returncode == 1
-    assert "authority did not sign" in check.stdout
+    assert "authority has not signed" in check.stdout
     start = federation.command("partner", "start", str(federation.partner("partner-2")))
     assert start.returncode == 2
-    assert "authority did not sign" in start.stderr
+    assert "authority has not signed" in start.stderr
 
 
 def test_the_end_leaves_no_process_and_no_port(federation: Federation, story: Story) -> None:
