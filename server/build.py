@@ -82,7 +82,7 @@ def build_server(
 def check(config: Config, pipeline: Pipeline, public_rows: bool, simulated: bool) -> None:
     """Raise UserError, naming the key, for settings that this server cannot run."""
     if config.attack.get("_target_") and not simulated:
-        raise UserError("attack: only a simulation may attack itself; use attack=none")
+        raise UserError("attack: is possible in simulations only; use attack=none")
     if pipeline.client_level is not None and config.run.patience > 0:
         raise UserError(
             "run.patience: early stopping looks at partners' losses, which strategy.client_level "

@@ -111,7 +111,7 @@ class Federation:
         """Whether a fallible partner hangs in the middle of training, as it was told."""
         return (self.root / name / "holds").exists()
 
-    def command(self, *arguments: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, seconds: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-P", "-m", "scripts.cli", *arguments],
             capture_output=True,
@@ -125,7 +125,7 @@ class Federation:
     def submit_in_background(self, *overrides: str) -> None:
         self.start("submit", "scripts.cli", "submit", str(self.coordinator), *overrides)
 
-    def submit(self, *overrides: str, seconds: float = 150) -> subprocess.CompletedProcess[str]:
+    def submit(self, *overrides: str, seconds: float = 450) -> subprocess.CompletedProcess[str]:
         return self.command("submit", str(self.coordinator), *overrides, seconds=seconds)
 
     def connected(self) -> list[str]:
