@@ -62,7 +62,7 @@ def here(coordinator: Callable[..., Coordinator], tiny_bert: Path) -> Coordinato
     config.data.source, config.data.scheme, config.data.target = "conll", "bio", "label"
     config.data.columns.split, config.data.labels = None, ["GOOD"]
     config.data.validation_fraction, config.privacy.metrics = 0.1, "exact"
-    config.train.batch_size, config.train.physical_batch = 30, 8
+    config.train.batch_size, config.train.physical_batch = 20, 8
     made.config = from_json(to_json(config))
     data = {
         "source": "conll",
