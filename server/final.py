@@ -38,7 +38,8 @@ def final_model(
 
     A partner whose report cannot be used is left out.
     """
-    parameters = delivered(current, Layout.of(current.parameters))
+    # In the order of the model, as the running average is: a file sorts by name.
+    parameters = delivered(current, Layout.of(model.read()))
     arrays = {**parameters, **model.constants()}
     reports: list[Report] = []
     expected = Expected.of(config)

@@ -80,7 +80,7 @@ class Server:
             meter.continue_from(current.history.cost)
             callback.training_starts(current, partners.names)
             callback.started(partners.names, rounds, current.round + 1)
-            aggregation = self._aggregation(current, partners.names)
+            aggregation = self._aggregation(partners.names)
             while current.round < rounds and not callback.should_stop(current):
                 current = self._round(current, partners, aggregation, meter)
             check_merged(current.history)
@@ -104,8 +104,9 @@ class Server:
         identity = config_hash(self.config)
         return Checkpoint(0, self.run_id, identity, parameters, state, History())
 
-    def _aggregation(self, current: Checkpoint, partners: Sequence[str]) -> Aggregation:
-        layout, stream = Layout.of(current.parameters), self.client_level_stream
+    def _aggregation(self, partners: Sequence[str]) -> Aggregation:
+        # In the order of the model, which the stages' state is in: a file sorts by name.
+        layout, stream = Layout.of(self.model.read()), self.client_level_stream
         return Aggregation(self.config, self.pipeline, self.model, layout, partners, stream)
 
     def _round(

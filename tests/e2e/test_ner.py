@@ -88,7 +88,7 @@ def test_a_private_tagger_from_files_to_pipeline(
         (["privacy.metrics=private"], "privacy.metrics: private does not support task=ner"),
         (["model.head=mean"], "model.head: must be token with task=ner"),
         (["attack=label_flip"], "attack: label_flip and backdoor poison texts with one label"),
-        (["data.scheme=bilou"], "data.scheme must be one of bio, iob1, io"),
+        (["data.scheme=biluo"], "data.scheme"),
     ],
 )
 def test_what_does_not_go_with_ner_is_one_line(
@@ -114,7 +114,7 @@ def test_what_does_not_go_with_ner_is_one_line(
             b"a\tO\rb\tO\r",
             "row 1 (line 1): a line break of CR alone: save it with LF or CRLF",
         ),
-        (b"a\tO\ncaf\xe9\tO\n", "row 1 (line 2): bytes that are not in data.encoding (utf-8)"),
+        (b"a\tO\ncaf\xe9\tO\n", "line 2: bytes that are not in data.encoding (utf-8)"),
         (b"", None),
     ],
     ids=["scheme", "i-first", "ragged", "crlf", "cr", "latin-1", "empty"],

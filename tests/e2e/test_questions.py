@@ -36,7 +36,7 @@ def test_a_run_explains_itself(
     assert "superb" in capsys.readouterr().out
     assert "superb" in page.read_text()
     assert main(["explain", str(finished), "--global", "--rows", "20", "--top", "3"]) == 0
-    assert "Over 20 held-out texts" in capsys.readouterr().out
+    assert "Means over 20 held-out texts" in capsys.readouterr().out
     assert main(["explain", str(finished)]) == 2
     assert "needs either a text or --global" in capsys.readouterr().err
 

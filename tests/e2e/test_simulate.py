@@ -226,7 +226,7 @@ def test_a_worker_with_many_messages_has_the_next_one_at_hand(crowd: Measured) -
 def test_client_level_noise_is_in_results_and_card(crowd: Measured) -> None:
     found = json.loads((crowd.directory / "results.json").read_text())["final"]["client_level"]
     assert found["epsilon"] == pytest.approx(gaussian_epsilon(5.0, 2, 1e-3))
-    assert "For whole partners" in (crowd.directory / "model" / "README.md").read_text()
+    assert "Whole partners are protected" in (crowd.directory / "model" / "README.md").read_text()
 
 
 def test_classical_federated_averaging_learns(run: Run, job: list[str], tmp_path: Path) -> None:
