@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 
 from common.files import write_atomic
+from results.audit import PACKAGES
 
 # A sample belongs to the first phase of which one of these is in its stack; & asks for both.
 PHASES = {
@@ -38,10 +39,6 @@ PHASES = {
     "checkpoint, report": ("save (server/checkpoint.py", "write_report (", "export (common/"),
 }
 REST = "Flower, Ray and the rest"
-PACKAGES = (
-    "auditing", "client", "common", "deployment", "fedaccord", "inspection", "reporting",
-    "results", "scripts", "server", "simulation", "strategies", "sweeps",
-)  # fmt: skip
 OWN = re.compile(rf"^(\S+) \(((?:{'|'.join(PACKAGES)})/[\w/]+\.py):\d+\)$")
 WAITING = re.compile(r"^(Condition\.)?wait \(threading\.py:\d+\)$")
 WIDTH, ROW, LEFT_OUT = 1200, 18, 0.002

@@ -26,7 +26,7 @@ class Child:
     """One process of a service.
 
     Attributes:
-        name: How log entries call it.
+        name: Its name in log entries.
         command: The program and its arguments.
         environment: Its whole environment.
         advice: What the log recommends when the process ends unexpectedly.

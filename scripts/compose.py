@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 import conf
 from common.config import Config, from_mapping, validate
-from common.config_file import read_config, write_config
+from common.config_file import read_config
 from common.errors import UserError
 from common.renamed import renamed
 
@@ -158,13 +158,8 @@ def _keys() -> list[str]:
     return walk(OmegaConf.structured(Config), "")
 
 
-def save_config(config: Config, path: Path) -> None:
-    """Write a configuration as YAML."""
-    write_config(config, path)
-
-
 def load_config(path: Path) -> Config:
-    """Read and validate what `save_config` wrote.
+    """Read and validate what `write_config` wrote.
 
     Raises:
         UserError: when it is not the configuration of a run.

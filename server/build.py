@@ -46,8 +46,8 @@ def build_server(
     Args:
         config: the run.
         grid: how messages travel.
-        callbacks: what is told of the run beside the server's own callbacks.
-        stop: ends the run when it is set.
+        callbacks: they act on the run's events after the server's own callbacks.
+        stop: the run ends when this event is set.
         simulated: whether the partners are this user's own, on this machine.
         client_level_stream: the noise of client-level privacy in a round, by the round's number.
 

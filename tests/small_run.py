@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from common.config import Config, config_hash
+from common.config_file import write_config
 from common.evaluation import Evaluation
 from common.files import append_lines, write_atomic
 from common.messages import Report
 from results.audit import Audit
 from results.history import History, RoundRecord, rounds_csv
 from results.schema import results, results_text
-from scripts.compose import save_config
 from server import checkpoint as checkpoints
 from server.checkpoint import Checkpoint
 from strategies.records import Decision, refused
@@ -58,7 +58,7 @@ class SmallRun:
         self.directory = directory
         self.config = config()
         directory.mkdir(parents=True, exist_ok=True)
-        save_config(self.config, directory / "config.yaml")
+        write_config(self.config, directory / "config.yaml")
         self.audit = Audit(directory, self.config)
         found = checkpoints.latest(directory / "checkpoints")
         if found is None:

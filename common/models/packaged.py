@@ -10,12 +10,11 @@ import hashlib
 import importlib.util
 import io
 import os
+import shutil
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from common.errors import UserError
 from common.files import built_once, default_cache
@@ -145,13 +144,7 @@ def _extract(pieces: list[Path], folder: Path) -> None:
             name = PurePosixPath(entry.filename).name
             if name in NEEDED and not entry.is_dir() and "Pooling" not in entry.filename:
                 with archive.open(entry) as source, (folder / name).open("wb") as target:
-                    for block in _blocks(source):
-                        target.write(block)
-
-
-def _blocks(source: IO[bytes]) -> Iterator[bytes]:
-    while block := source.read(1 << 20):
-        yield block
+                    shutil.copyfileobj(source, target, 1 << 20)
 
 
 class _Joined(io.RawIOBase):

@@ -22,12 +22,12 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from common import messages
 from common.config import Config
+from common.config_file import write_config
 from common.messages import MessageError, Prepared, Refusal, Report
 from inspection.verify import verify
 from results.history import History, RoundRecord
 from results.partners import pooled
 from results.schema import results
-from scripts.compose import save_config
 from scripts.configure import configure
 from scripts.progress import summary
 from server.build import build_server
@@ -261,7 +261,7 @@ def job(base: Path, directory: Path) -> Config:
 def run(base: Path, directory: Path, spoil: Spoil | None) -> tuple[dict[str, Any], Server]:
     directory.mkdir()
     config = job(base, directory)
-    save_config(config, directory / "config.yaml")
+    write_config(config, directory / "config.yaml")
     federation = Federation(spoil=spoil)
     server = build_server(config, federation, [], Event(), simulated=False)  # type: ignore[arg-type]
     federation.fingerprint = server.model.fingerprint

@@ -11,13 +11,13 @@ from torch import nn
 from transformers import AutoConfig
 
 from common.config import Config, ModelConfig
+from common.config_file import write_config
 from common.errors import UserError
 from common.models.build import build, encoder_of, layers_of
 from common.models.export import export
 from inspection.distill import Teaching, distill, shorter, spread
 from inspection.trained import load_config, load_delivered, load_trained
 from scripts import cli
-from scripts.compose import save_config
 from server.testset import public_rows
 from tests.conftest import review
 
@@ -55,7 +55,7 @@ def teacher(base: Path, directory: Path, task: str = "classification") -> Path:
         data.target, data.labels, data.bounds = "number", [], [0.0, 10.0]
     data.path, data.test_fraction = str(path), 0.5
     config.run.cache_dir = str(directory / "cache")
-    save_config(config, directory / "config.yaml")
+    write_config(config, directory / "config.yaml")
     net = build(config.model, config.outputs, 0, task)
     draws = torch.Generator().manual_seed(0)
     moved = {k: v + 0.2 * torch.randn(v.shape, generator=draws) for k, v in net.read().items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from common.config_file import write_config
 from reporting.run import NAME
-from scripts.compose import save_config
 from server.callbacks.deliver_model import DeliverModel
 from server.callbacks.draw_report import DrawReport
 from tests.server.scripted import config, honest, server
@@ -20,7 +20,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning_and_the_run_is_finished(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = config(tmp_path)
-    save_config(settings, tmp_path / "config.yaml")
+    write_config(settings, tmp_path / "config.yaml")
     (tmp_path / NAME).mkdir()
     with caplog.at_level(logging.WARNING):
         results = server(settings, SCRIPT, [DrawReport(tmp_path)]).run()
@@ -33,7 +33,7 @@ def test_a_report_that_cannot_be_drawn_is_a_warning_and_the_run_is_finished(
 
 def test_a_report_is_drawn_again_when_what_was_in_its_way_is_gone(tmp_path: Path) -> None:
     settings = config(tmp_path)
-    save_config(settings, tmp_path / "config.yaml")
+    write_config(settings, tmp_path / "config.yaml")
     server(settings, SCRIPT, [DrawReport(tmp_path)]).run()
     assert "fedaccord report: 3 partners" in (tmp_path / NAME).read_text()
 

@@ -11,7 +11,8 @@ import pytest
 from client.accounting import Segment, epsilon, rdp_epsilon, worst_rdp_epsilon
 from client.ledger import Ledger, Spend
 from common.config import Config
-from scripts.compose import compose_config, save_config
+from common.config_file import write_config
+from scripts.compose import compose_config
 from sweeps.composition import compose_trials
 from sweeps.records import Document, Trial, read_sweep, tell, write_document
 
@@ -23,7 +24,7 @@ def trial(place: Path, number: int, config: Config, spends: dict[str, Segment]) 
     directory = place / str(number)
     directory.mkdir()
     config.run.dir = str(directory)
-    save_config(config, directory / "config.yaml")
+    write_config(config, directory / "config.yaml")
     for name, segment in spends.items():
         folder = directory / "partners" / name
         folder.mkdir(parents=True)
